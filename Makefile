@@ -1,0 +1,70 @@
+# Every target makes its own virtual environment: Python 3.11 or later, make and PyPI are all it takes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Two test processes keep the memory of several compilers in check; JOBS=8 where there is room.
+JOBS ?= 2
+TESTS ?= tests
+# One thread a process: the processes already fill the cores.
+TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 JAX_PLATFORMS=cpu \
+	TF_CPP_MIN_LOG_LEVEL=2 PYTHONDONTWRITEBYTECODE=1
+
+.PHONY: help demo test test-fast test-slow lint docs benchmarks clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo        fit a real MUSE cube and draw a page of maps, in demo-output/"
+	@echo "make test        checkers and tests (make test-slow: the statistical ones)"
+	@echo "make lint        ruff, pyright, import-linter"
+	@echo "make docs        documentation, in docs/_build/html"
+	@echo "make benchmarks  timings beside their baselines"
+	@echo "make clean       remove the virtual environment and everything built"
+
+demo: $(VENV)/.stamp-core
+	$(BIN)/ifujax demo --directory demo-output --overwrite
+
+test: lint test-fast
+
+# Exit status 5 is pytest's way of saying that nothing was selected.
+test-fast: $(VENV)/.stamp-dev
+	@status=0; $(TEST_ENV) $(BIN)/python -m pytest $(TESTS) -m "not slow" -n $(JOBS) --dist worksteal $(PYTEST_ARGS) || status=$$?; \
+	[ $$status -eq 5 ] || exit $$status
+
+test-slow: $(VENV)/.stamp-dev
+	@status=0; $(TEST_ENV) $(BIN)/python -m pytest $(TESTS) -m slow -n $(JOBS) --dist worksteal $(PYTEST_ARGS) || status=$$?; \
+	[ $$status -eq 5 ] || exit $$status
+
+lint: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-cache
+
+docs: $(VENV)/.stamp-docs
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+benchmarks: $(VENV)/.stamp-dev
+	$(BIN)/python -m pytest benchmarks -p benchmark -o "addopts=--strict-markers --import-mode=importlib" $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) .venv-* build dist docs/_build docs/gallery docs/generated demo-output
+	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	find ifujax tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Installed once, and again when pyproject.toml changes.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ifujax needs Python 3.11 or later; got $$($(PYTHON) --version 2>&1). Say make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.stamp-core: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.stamp-core
+
+$(VENV)/.stamp-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@ $(VENV)/.stamp-core

@@ -1,0 +1,107 @@
+"""Fast, probabilistic modelling of integral-field and slit spectroscopy on JAX.
+
+The public names load when they are first used, so that ``import ifujax`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ifujax import simulate
+    from ifujax.errors import DataError, IfujaxWarning, UsageError
+    from ifujax.inference.declarations import Bounded, Fixed, Normal, Tied
+    from ifujax.inference.joint import fit_joint
+    from ifujax.inference.least_squares import fit_batch
+    from ifujax.inference.linear import solve_linear
+    from ifujax.inference.observations import Observations
+    from ifujax.inference.options import Options
+    from ifujax.inference.parameters import ParameterSpace
+    from ifujax.inference.results import FitResult
+    from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS, decode
+    from ifujax.io.cubes import read_cube
+    from ifujax.lines.config import LSF, ContinuumOptions, EmissionModel, FitOptions, Kinematics, Line
+    from ifujax.lines.dialect import read_config
+    from ifujax.lines.results import CubeFit
+    from ifujax.lines.run import fit_cube
+
+_HOME = {
+    "Bounded": "inference.declarations",
+    "ContinuumOptions": "lines.config",
+    "CubeFit": "lines.results",
+    "DataError": "errors",
+    "EmissionModel": "lines.config",
+    "FitOptions": "lines.config",
+    "FitResult": "inference.results",
+    "Fixed": "inference.declarations",
+    "IfujaxWarning": "errors",
+    "Kinematics": "lines.config",
+    "LSF": "lines.config",
+    "Line": "lines.config",
+    "Normal": "inference.declarations",
+    "Observations": "inference.observations",
+    "Options": "inference.options",
+    "ParameterSpace": "inference.parameters",
+    "STATUS_FLAGS": "inference.status",
+    "Tied": "inference.declarations",
+    "UsageError": "errors",
+    "WARN_FLAGS": "inference.status",
+    "decode": "inference.status",
+    "fit_batch": "inference.least_squares",
+    "fit_cube": "lines.run",
+    "fit_joint": "inference.joint",
+    "read_config": "lines.dialect",
+    "read_cube": "io.cubes",
+    "simulate": "",
+    "solve_linear": "inference.linear",
+}
+"""Where each public name lives; a sub-package has no home but itself."""
+
+__all__ = [
+    "LSF",
+    "STATUS_FLAGS",
+    "WARN_FLAGS",
+    "Bounded",
+    "ContinuumOptions",
+    "CubeFit",
+    "DataError",
+    "EmissionModel",
+    "FitOptions",
+    "FitResult",
+    "Fixed",
+    "IfujaxWarning",
+    "Kinematics",
+    "Line",
+    "Normal",
+    "Observations",
+    "Options",
+    "ParameterSpace",
+    "Tied",
+    "UsageError",
+    "__version__",
+    "decode",
+    "fit_batch",
+    "fit_cube",
+    "fit_joint",
+    "read_config",
+    "read_cube",
+    "simulate",
+    "solve_linear",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module 'ifujax' has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(f"ifujax.{home}"), name) if home else importlib.import_module(f"ifujax.{name}")
+    globals()[name] = value  # the next look-up finds it without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,103 @@
+"""The command ``ifujax demo``: a real MUSE cube, fitted from nothing, and what was found in plain words."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ifujax.cli.fit_cube import CacheOption, DeviceOption, Outputs, QuietOption, ThreadsOption, fit_one
+from ifujax.cli.progress import ProgressReporter
+from ifujax.cli.runtime import prepare
+from ifujax.errors import DataError
+
+if TYPE_CHECKING:
+    from ifujax.lines.results import CubeFit
+
+DETECTED = 5.0
+"""Peak signal to noise of H-alpha above which a spaxel counts as detected."""
+
+
+def demo(
+    directory: Annotated[
+        Path, typer.Option("--directory", metavar="DIR", help="Where the files go; made if it isn't there.")
+    ] = Path("ifujax-demo"),
+    overwrite: Annotated[bool, typer.Option("-o", "--overwrite", help="Replace files of an earlier run.")] = False,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    no_cache: CacheOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fit H-alpha, [N II] and [S II] in a real MUSE cube, and say what was found.
+
+    The cube is a piece of the core of the galaxy cluster Abell 478 (40 x 40 spaxels). It is fetched from PyPI once (60 MB, in
+    the wheel of mpdaf) and kept in your cache folder. The configuration is written beside the results, to be changed and used
+    with ifujax fit-cube.
+
+    \b
+    Example:
+      ifujax demo --directory abell478
+    """
+    prepare(device, threads, not no_cache)
+    from ifujax.io.demo import minicube_path
+    from ifujax.io.output import atomic_path, check_output
+    from ifujax.lines.dialect import read_config
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise DataError(f"--directory must be a folder; got the file {directory}. Choose another name.") from None
+    recipe = directory / "halpha.cfg"
+    outputs = Outputs(directory / "minicube_linefit.fits", directory / "minicube_maps.fits", directory / "minicube_linefit.png")
+    outputs.check(overwrite)
+    if overwrite or not recipe.exists():
+        check_output(recipe, overwrite)
+        with atomic_path(recipe, overwrite) as temporary:
+            temporary.write_text((files("ifujax.cli") / "demo.cfg").read_text(encoding="utf-8"), encoding="utf-8")
+    with ProgressReporter(quiet) as progress:
+        cube = minicube_path(progress)
+    fit, line = fit_one(cube, read_config(recipe), outputs, overwrite, quiet=quiet)
+    if quiet:
+        return
+    typer.echo(f"{cube.name}: {line}")
+    typer.echo("")
+    typer.echo(describe_gas(fit))
+    typer.echo("")
+    typer.echo(f"Look at        {outputs.page}")
+    typer.echo(f"All results    {outputs.product}")
+    typer.echo(f"Maps           {outputs.maps} (one named image per quantity: DS9, QFitsView, Cubeviz)")
+    typer.echo(f"Configuration  {recipe}")
+    typer.echo(f"Try            ifujax fit-cube {cube} -c {recipe} -p")
+
+
+def describe_gas(fit: CubeFit) -> str:
+    """Return some sentences about the gas that H-alpha shows; the lines must be named ``ha``, ``n2b``, ``s2a`` and ``s2b``."""
+    import numpy as np
+
+    usable = fit.status == 0
+    detected = usable & (np.nan_to_num(fit["ha", "snr"]) > DETECTED)
+    count = int(detected.sum())
+    share = f"{count:,} of {detected.size:,} spaxels"
+    if count == 0:
+        return f"H-alpha is detected (peak signal to noise above {DETECTED:g}) in none of {detected.size:,} spaxels."
+    flux, error = fit["ha", "flux"], fit.error["ha", "flux"]
+    velocity, dispersion = fit["ha", "velocity"][detected], fit["ha", "velocity_dispersion"][detected]
+    y, x = np.unravel_index(int(np.argmax(np.where(detected, flux, -np.inf))), flux.shape)
+    low, middle, high = np.percentile(velocity, [5, 50, 95])
+    total = float(np.nansum(flux[detected]))
+    total_error = float(np.sqrt(np.nansum(error[detected] ** 2)))
+    nitrogen = float(np.nansum(fit["n2b", "flux"][detected])) / total
+    sulphur = float(np.nansum((fit["s2a", "flux"] + fit["s2b", "flux"])[detected])) / total
+    unit = f" in units of {fit.cube.unit} x Angstrom" if fit.cube.unit else ""
+    return "\n".join(
+        (
+            f"H-alpha is detected (peak signal to noise above {DETECTED:g}) in {share}.",
+            f"Its velocity runs from {low:+.0f} to {high:+.0f} km/s (5 to 95 % of these spaxels; median {middle:+.0f} km/s).",
+            f"Its own velocity dispersion (the instrument's width removed) has a median of {np.median(dispersion):.0f} km/s.",
+            f"It is brightest at x = {x}, y = {y} (from 0).",
+            f"The H-alpha flux of these spaxels adds up to {total:.4g} +- {total_error:.2g}{unit}.",
+            f"[N II] 6583 / H-alpha is {nitrogen:.2f}, [S II] 6716+6731 / H-alpha is {sulphur:.2f}.",
+        )
+    )

@@ -1,0 +1,236 @@
+"""One look at a batch of fits: chi2, normal matrix and gradient at given parameters.
+
+Shared by the least-squares loop, the errors and the joint fits. A model is written for one
+spectrum; here it is batched, differentiated column by column (so that a parameter which touches
+one line costs one line), whitened, and its linear block, if it has one, is solved and projected
+out (Kaufman's approximation of variable projection: Golub & Pereyra 2003, Inverse Problems 19).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ifujax.inference.cholesky import solve_spd
+from ifujax.inference.nonnegative import solve_nonnegative
+from ifujax.inference.options import Options
+from ifujax.inference.parameters import ParameterSpace
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["values", "root_weight", "coords", "space"],
+    meta_fields=["coords_axes"],
+)
+@dataclass(frozen=True)
+class Block:
+    """A block of fits on the device. `root_weight` is 1 / sigma, 0 = masked; `space` has a batch axis.
+
+    `coords_axes` is the flat tuple of 0 / None over the leaves of `coords`: static and hashable.
+    """
+
+    values: Array
+    root_weight: Array
+    coords: Any
+    space: ParameterSpace
+    coords_axes: tuple[int | None, ...]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["chi2", "hessian", "gradient", "linear", "linear_hessian", "cross"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of `evaluate` for each row.
+
+    ``chi2 (batch,)``; ``hessian (batch, n, n)`` = J^T W J and ``gradient (batch, n)`` = J^T W r
+    of the free parameters, the linear block projected out; ``linear (batch, K)`` the solved
+    coefficients, ``linear_hessian (batch, K, K)`` and ``cross (batch, n, K)`` their blocks.
+    """
+
+    chi2: Array
+    hessian: Array
+    gradient: Array
+    linear: Array
+    linear_hessian: Array
+    cross: Array
+
+
+def batched(function: Callable[..., Any], block: Block) -> Callable[..., Any]:
+    """Return `function(space, xs, coords)`, written for one row, as a function of a tuple of (batch,) arrays."""
+    leaves, tree = jax.tree.flatten(block.coords)
+
+    def row(space: ParameterSpace, xs: tuple[Array, ...], *leaves: Array) -> Any:
+        return function(space, xs, jax.tree.unflatten(tree, leaves))
+
+    mapped = jax.vmap(row, in_axes=(0, 0, *block.coords_axes))
+    return lambda xs: mapped(block.space, xs, *leaves)
+
+
+def columns_of(function: Callable[[tuple[Array, ...]], Any], xs: Sequence[Array]) -> list[Any]:
+    """Return the derivative of `function` by each of `xs`, one tangent at a time.
+
+    Each pass sees one live input, so that what does not depend on it drops out at trace time.
+    """
+
+    def by_one(j: int) -> Any:
+        def along(x: Array) -> Any:
+            return function((*xs[:j], x, *xs[j + 1 :]))
+
+        return jax.jvp(along, (xs[j],), (jnp.ones_like(xs[j]),))[1]
+
+    return [by_one(j) for j in range(len(xs))]
+
+
+def design_columns(model: Any, params: Any, coords: Any) -> tuple[tuple[Array, ...], Array]:
+    """Return the model's linear block as a tuple of columns, and the offset."""
+    design, offset = model.design(params, coords)
+    if not isinstance(design, (tuple, list)):
+        design = [design[:, k] for k in range(design.shape[1])]
+    return tuple(design), offset
+
+
+def n_linear(model: Any, options: Options) -> int:
+    """Number of coefficients in the model's eliminated linear block."""
+    return len(model.linear_names) if options.linear != "keep" else 0
+
+
+def gram(columns: Sequence[Array], *, unrolled: bool) -> Array:
+    """Return the (batch, n, n) matrix of inner products of `columns`, each (batch, n_pix)."""
+    n = len(columns)
+    if not unrolled:
+        stacked = jnp.stack(columns, axis=1)
+        return jnp.einsum("bip,bjp->bij", stacked, stacked)
+    sums = {(i, j): jnp.sum(columns[i] * columns[j], axis=1) for i in range(n) for j in range(i + 1)}
+    return jnp.stack([jnp.stack([sums[max(i, j), min(i, j)] for j in range(n)], axis=1) for i in range(n)], axis=1)
+
+
+def inner(columns: Sequence[Array], other: Array) -> Array:
+    """Return (batch, n): each column's inner product with `other` (batch, n_pix)."""
+    return jnp.stack([jnp.sum(column * other, axis=1) for column in columns], axis=1)
+
+
+def solve_linear_block(gram_matrix: Array, rhs: Array, options: Options) -> tuple[Array, Array]:
+    """Solve the linear block's normal equations; also return which coefficients are free (0/1)."""
+    scale = _root_diagonal(gram_matrix)
+    live = (scale > 0).astype(rhs.dtype)
+    safe = jnp.where(scale > 0, scale, 1.0)
+    eye = jnp.eye(rhs.shape[1], dtype=rhs.dtype)
+    scaled = gram_matrix / (safe[:, :, None] * safe[:, None, :])
+    scaled = jnp.where(eye > 0, 1.0, scaled)
+    unrolled = options.unrolled(rhs.shape[1])
+    if options.linear == "nnls":
+        solution, free = solve_nonnegative(scaled, rhs / safe, unrolled=unrolled)
+        return solution / safe * live, free * live
+    return solve_spd(scaled, rhs / safe, unrolled=unrolled) / safe * live, live
+
+
+def evaluate(model: Any, options: Options, block: Block, x: Array) -> Evaluation:
+    """Evaluate a batch of fits at free vectors `x` (batch, n)."""
+    n = x.shape[1]
+    xs = tuple(x[:, j] for j in range(n))
+    weight = block.root_weight
+    empty = jnp.zeros((x.shape[0], 0), x.dtype)
+    if options.linear == "keep":
+        predict = batched(lambda space, xs, coords: model(space.unpack(xs), coords), block)
+        residual = (block.values - predict(xs)) * weight
+        columns = [column * weight for column in columns_of(predict, xs)]
+        linear, linear_hessian, cross = empty, jnp.zeros((x.shape[0], 0, 0), x.dtype), jnp.zeros((x.shape[0], n, 0), x.dtype)
+    else:
+        parts = batched(lambda space, xs, coords: design_columns(model, space.unpack(xs), coords), block)
+        design, offset = parts(xs)
+        whitened = [column * weight for column in design]
+        linear_unrolled = options.unrolled(len(whitened))
+        linear_hessian = gram(whitened, unrolled=linear_unrolled)
+        target = (block.values - offset) * weight
+        linear, free = solve_linear_block(linear_hessian, inner(whitened, target), options)
+        residual = target
+        for k, column in enumerate(whitened):
+            residual = residual - linear[:, k, None] * column
+
+        def predict_at(xs: tuple[Array, ...]) -> Array:
+            design, offset = parts(xs)
+            for k, column in enumerate(design):
+                offset = offset + linear[:, k, None] * column
+            return offset
+
+        columns = [column * weight for column in columns_of(predict_at, xs)]
+        cross = (
+            jnp.stack([jnp.stack([jnp.sum(c * d, axis=1) for d in whitened], axis=1) for c in columns], axis=1)
+            if columns
+            else jnp.zeros((x.shape[0], 0, len(whitened)), x.dtype)
+        )
+        # Coefficients held at zero by the non-negative solve take no part in the projection.
+        cross = cross * free[:, None, :]
+        linear_hessian = linear_hessian * free[:, :, None] * free[:, None, :]
+
+    chi2, pixel_weight = _loss(residual, weight, options)
+    if pixel_weight is not None:
+        columns = [column * pixel_weight for column in columns]
+        residual = residual * pixel_weight
+    unrolled = options.unrolled(n)
+    hessian = gram(columns, unrolled=unrolled) if n else jnp.zeros((x.shape[0], 0, 0), x.dtype)
+    gradient = inner(columns, residual) if n else empty
+    if cross.shape[2] and n:
+        hessian = hessian - _projection(linear_hessian, cross, options)
+    chi2, hessian, gradient = _add_priors(block, xs, chi2, hessian, gradient)
+    return Evaluation(chi2, hessian, gradient, linear, linear_hessian, cross)
+
+
+def _projection(linear_hessian: Array, cross: Array, options: Options) -> Array:
+    """Return ``cross @ inverse(linear_hessian) @ cross^T``."""
+    scale = _root_diagonal(linear_hessian)
+    safe = jnp.where(scale > 0, scale, 1.0)
+    eye = jnp.eye(scale.shape[1], dtype=scale.dtype)
+    scaled = jnp.where(eye > 0, 1.0, linear_hessian / (safe[:, :, None] * safe[:, None, :]))
+    rhs = jnp.swapaxes(cross / safe[:, None, :], 1, 2)
+    solved = solve_spd(scaled, rhs, unrolled=options.unrolled(scale.shape[1]))
+    if not options.unrolled(max(cross.shape[1:])):
+        return jnp.einsum("bki,bkj->bij", rhs, solved)
+    n, size = cross.shape[1:]
+    return jnp.stack(
+        [
+            jnp.stack([sum(rhs[:, k, i] * solved[:, k, j] for k in range(size)) for j in range(n)], axis=1)  # type: ignore[misc]
+            for i in range(n)
+        ],
+        axis=1,
+    )
+
+
+def _loss(residual: Array, weight: Array, options: Options) -> tuple[Array, Array | None]:
+    """Return the objective of each row and, where the loss is robust, the root weight of each pixel."""
+    if options.loss == "gaussian":
+        return jnp.sum(residual * residual, axis=1), None
+    nu = options.degrees
+    good = weight > 0
+    scaled = residual * residual / nu
+    objective = jnp.sum(jnp.where(good, (nu + 1.0) * jnp.log1p(scaled), 0.0), axis=1)
+    return objective, jnp.sqrt((nu + 1.0) / (nu * (1.0 + scaled)))
+
+
+def _add_priors(
+    block: Block, xs: tuple[Array, ...], chi2: Array, hessian: Array, gradient: Array
+) -> tuple[Array, Array, Array]:
+    if not any(entry.has_prior for entry in block.space.structure.entries):
+        return chi2, hessian, gradient
+    mapped = jax.vmap(lambda space, xs: tuple(space.prior_residuals(space.unpack(xs))), in_axes=(0, 0))
+
+    def rows_at(xs: tuple[Array, ...]) -> Array:
+        return jnp.stack(mapped(block.space, xs), axis=1)
+
+    rows = rows_at(xs)
+    columns = [-column for column in columns_of(rows_at, xs)]  # residual is (mean - value): J of the model is minus its slope
+    chi2 = chi2 + jnp.sum(rows * rows, axis=1)
+    return chi2, hessian + gram(columns, unrolled=True), gradient + inner(columns, rows)
+
+
+def _root_diagonal(matrix: Array) -> Array:
+    return jnp.sqrt(jnp.maximum(jnp.diagonal(matrix, axis1=1, axis2=2), 0.0))

@@ -1,0 +1,324 @@
+"""`fit_batch`: thousands of small bounded least-squares fits in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ifujax.errors import UsageError, unknown
+from ifujax.inference import status as bits
+from ifujax.inference.batching import block_size, choose_devices, padded, run_blocks
+from ifujax.inference.evaluation import Block, n_linear
+from ifujax.inference.levenberg_marquardt import CONVERGED, FAILED, FIRST_DAMPING, RUNNING, State, advance
+from ifujax.inference.observations import Observations, spread_axes
+from ifujax.inference.options import Options
+from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
+from ifujax.inference.precision import dtype_of
+from ifujax.inference.results import FitResult
+from ifujax.inference.uncertainty import Derived, finish
+
+Progress = Callable[[str, int, int], None]
+_FIRST_STEPS, _MORE_STEPS = 8, 6
+
+
+def fit_batch(
+    model: Any,
+    space: ParameterSpace,
+    obs: Observations,
+    start: Mapping[str, Any] | Any,
+    *,
+    options: Options = Options(),
+    derived: Derived | None = None,
+    precision: str = "float64",
+    devices: Sequence[Any] | str | None = None,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Fit a model to each row of `obs`.
+
+    Parameters
+    ----------
+    model : Model
+        A hashable callable or registered pytree: ``model(params, coords) -> (n_pix,)`` for ONE row,
+        where `params` maps each name of `space` to its value. With ``options.linear`` other than
+        ``"keep"`` it has ``design(params, coords) -> (columns, offset)`` and ``linear_names``.
+    space : ParameterSpace
+    obs : Observations
+        (batch, n_pix)
+    start : mapping of str to array, or array
+        Named values, scalars or (batch,), of all free parameters; or free vectors (batch, n) or,
+        for several starts a fit, (starts, batch, n) - NaN rows are no start. The lowest chi2 wins.
+    options : Options
+    derived : Derived, optional
+        Further quantities to compute with their errors.
+    precision : "float64" or "float32"
+    devices : list of JAX devices, or platform name, optional
+    progress : callable, optional
+        Called with ("fit", rows done, rows).
+
+    Returns
+    -------
+    FitResult
+
+    Raises
+    ------
+    UsageError
+        For starts of the wrong shape or name, before anything is compiled.
+
+    Notes
+    -----
+    A compilation is keyed by the model's type and static parts, ``space.structure``, `options`,
+    the dtype and the two bucket sizes; numbers never recompile.
+    """
+    rows_of_start = pack_starts(space, start, obs.batch)
+    batch, n_starts = obs.batch, rows_of_start.shape[0]
+    runner = _Runner(model, space, obs, options, precision, choose_devices(devices))
+    if n_starts == 1:
+        tried = np.arange(batch)
+        outcome = runner.solve(tried, rows_of_start[0], progress, batch)
+        best = {key: value for key, value in outcome.items()}
+        other = np.zeros(batch, bool)
+    else:
+        present = np.all(np.isfinite(rows_of_start), axis=2)
+        which, row = np.nonzero(present)
+        outcome = runner.solve(row, rows_of_start[which, row], progress, batch)
+        best, other = _best_of(outcome, which, row, n_starts, batch, rows_of_start)
+    return runner.finish(best, other, derived)
+
+
+def pack_starts(space: ParameterSpace, start: Mapping[str, Any] | Any, batch: int) -> np.ndarray:
+    """Return starts as free vectors (starts, batch, n), checked."""
+    n = space.n_free
+    if not isinstance(start, Mapping):
+        x = np.asarray(start, dtype=np.float64)
+        x = x[None] if x.ndim == 2 else x
+        if x.ndim != 3 or x.shape[1:] != (batch, n):
+            raise UsageError(f"start must have shape ({batch}, {n}) or (starts, {batch}, {n}); got {np.shape(start)}.")
+        return x
+    for name in start:
+        if name not in space.names:
+            raise UsageError(unknown("parameter of start", name, space.names))
+    missing = [entry.name for entry in space.structure.free if entry.name not in start]
+    if missing:
+        raise UsageError(f"start must give every free parameter; {', '.join(missing)} missing.")
+    # Limits that are expressions may name fixed or tied parameters: fill those in from a first guess.
+    wide = space.broadcast(batch)
+    given: dict[str, np.ndarray] = {}
+    for entry in space.structure.entries:
+        if entry.name in start:
+            value = np.asarray(start[entry.name], dtype=np.float64)
+            given[entry.name] = np.broadcast_to(value if value.ndim > len(entry.shape) else value[None], (batch, *entry.shape))
+    if not any(entry.moving for entry in space.structure.free):
+        flat = [given[entry.name].reshape(batch, entry.size) for entry in space.structure.free]
+        return (np.concatenate(flat, axis=1) / wide.scale)[None] if flat else np.zeros((1, batch, 0))
+    with jax.enable_x64(True):
+        packed = jax.vmap(_pack_row)(wide, given)
+    return np.array(packed)[None]
+
+
+def _pack_row(space: ParameterSpace, given: dict[str, Any]) -> Any:
+    values: dict[str, Any] = dict(given)
+    i_fixed = 0
+    for entry in space.structure.entries:
+        if entry.kind == "fixed":
+            flat = space.fixed[i_fixed : i_fixed + entry.size]
+            values[entry.name] = flat[0] if entry.shape == () else flat.reshape(entry.shape)
+            i_fixed += entry.size
+    for i in space.structure.order:
+        entry = space.structure.entries[i]
+        if entry.kind == "tied":
+            values[entry.name] = entry.expression(values)  # type: ignore[misc]
+    x = space.pack(values)
+    return jnp.stack(x) if x else jnp.zeros((0,))
+
+
+def _best_of(
+    outcome: dict[str, np.ndarray], which: np.ndarray, row: np.ndarray, n_starts: int, batch: int, starts: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Keep the start that ended lowest; converged ones first."""
+    chi2 = np.full((n_starts, batch), np.inf)
+    rank = np.full((n_starts, batch), 3)
+    index = np.zeros((n_starts, batch), int)
+    chi2[which, row] = np.where(np.isfinite(outcome["chi2"]), outcome["chi2"], np.inf)
+    rank[which, row] = np.where(outcome["phase"] == CONVERGED, 0, np.where(outcome["phase"] == RUNNING, 1, 2))
+    index[which, row] = np.arange(len(row))
+    order = np.lexsort((chi2, rank), axis=0)
+    winner = order[0]
+    columns = np.arange(batch)
+    chosen = index[winner, columns]
+    best = {key: value[chosen].copy() for key, value in outcome.items()}
+    empty = rank[winner, columns] == 3
+    best["phase"][empty] = FAILED
+    best["x"][empty] = np.nan
+    lowest = best["chi2"]
+    x_all = np.full((n_starts, batch, starts.shape[2]), np.nan)
+    x_all[which, row] = outcome["x"]
+    # A converged end elsewhere, nearly as good: two thirds of the rows' own parameters differ by more than rounding.
+    with np.errstate(invalid="ignore"):
+        apart = np.nanmax(np.abs(x_all - best["x"][None]) / (1e-3 + np.abs(best["x"][None])), axis=2, initial=0.0) > 0.02
+        other = ((rank == 0) & apart & (chi2 < lowest + 1.0)).any(axis=0)
+    return best, other
+
+
+class _Runner:
+    """One batch being fitted: host arrays, and the blocks cut from them."""
+
+    def __init__(
+        self, model: Any, space: ParameterSpace, obs: Observations, options: Options, precision: str, devices: list[Any]
+    ) -> None:
+        self.model, self.options, self.precision, self.devices = model, options, precision, devices
+        self.space = space
+        self.obs = obs
+        self.dtype = dtype_of(precision)
+        self.wide = space.broadcast(obs.batch)
+        axes = jax.tree.leaves(spread_axes(obs.coords, obs.coords_axes))
+        self.coords_axes = tuple(None if axis < 0 else axis for axis in axes)
+
+    def block(self, rows: np.ndarray) -> Block:
+        """Gather some rows into a block in working precision."""
+        # The root is taken in float64: squares of raw fluxes leave float32's range.
+        root = np.sqrt(np.asarray(self.obs.ivar[rows], dtype=np.float64))
+
+        def cast(leaf: Any) -> Any:
+            leaf = np.asarray(leaf)
+            if leaf.dtype.kind == "f":
+                return leaf.astype(self.dtype, copy=False)
+            return leaf
+
+        coords = self.obs.coords_of(rows)
+        space = jax.tree.map(lambda leaf: cast(leaf[rows]), self.wide)
+        if self.options.bounds == "transform":
+            space = UnconstrainedSpace(space)  # type: ignore[assignment]
+        return Block(cast(self.obs.values[rows]), cast(root), jax.tree.map(cast, coords), space, self.coords_axes)
+
+    def solve(self, rows: np.ndarray, x: np.ndarray, progress: Progress | None, batch: int) -> dict[str, np.ndarray]:
+        """Iterate all starts to their ends; `rows` says which data each start belongs to."""
+        count, n = x.shape
+        size = block_size(count, self.devices[0].platform)
+        x = self._to_box(rows, x)
+        state = State(
+            x=x.astype(self.dtype),
+            chi2=np.full(count, np.inf, self.dtype),
+            hessian=np.zeros((count, n, n), self.dtype),
+            gradient=np.zeros((count, n), self.dtype),
+            damping=np.full(count, FIRST_DAMPING, self.dtype),
+            growth=np.full(count, 2, self.dtype),
+            n_iter=np.zeros(count, np.int32),
+            phase=np.full(count, RUNNING, np.int32),
+        )
+        pending, steps = np.arange(count), _FIRST_STEPS
+        while pending.size:
+
+            def task(mine: np.ndarray, device: Any, steps: int = steps) -> State:
+                full = padded(mine, size)
+                block = self.block(rows[full])
+                now = jax.tree.map(lambda leaf: leaf[full], state)
+                # Copies a padded row, whose fate is the same as that of the row it repeats.
+                end = _iterate(self.model, self.options, block, now, np.int32(steps))
+                return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(mine)], end)
+
+            for mine, end in run_blocks(task, pending, size, self.devices, self.precision):
+                for target, source in zip(jax.tree.leaves(state), jax.tree.leaves(end)):
+                    target[mine] = source
+                if progress is not None:
+                    running = int((state.phase == RUNNING).sum())
+                    progress("fit", int(batch * (1 - running / count)), batch)
+            pending = pending[(state.phase[pending] == RUNNING) & (state.n_iter[pending] < self.options.max_iter)]
+            steps = _MORE_STEPS
+        return {"x": state.x, "chi2": state.chi2, "phase": state.phase, "n_iter": state.n_iter}
+
+    def _to_box(self, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
+        if self.options.bounds != "transform":
+            return x
+        with jax.enable_x64(True):
+            moved = jax.vmap(_inside)(jax.tree.map(lambda leaf: leaf[rows], self.wide), x)
+        return np.array(moved)
+
+    def finish(self, best: dict[str, np.ndarray], other: np.ndarray, derived: Derived | None) -> FitResult:
+        """Values, errors and bits of every row at its best end."""
+        batch = self.obs.batch
+        size = block_size(batch, self.devices[0].platform)
+        start = np.where(np.isfinite(best["x"]), best["x"], 0).astype(self.dtype)
+
+        def task(rows: np.ndarray, device: Any) -> Any:
+            full = padded(rows, size)
+            end = _finish(self.model, self.options, derived, self.block(full), start[full])
+            return jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64)[: len(rows)], end)
+
+        parts = [result for _, result in run_blocks(task, np.arange(batch), size, self.devices, self.precision)]
+        end = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        n_good = (self.obs.ivar > 0).sum(axis=1)
+        n_free = self.space.n_free + n_linear(self.model, self.options)
+        status = np.zeros(batch, np.int32)
+        status |= np.where(n_good == 0, bits.NO_DATA.value, 0).astype(np.int32)
+        status |= np.where((n_good > 0) & (n_good < n_free), bits.TOO_FEW_PIXELS.value, 0).astype(np.int32)
+        status |= np.where((n_good > 0) & (best["phase"] == FAILED), bits.NOT_FINITE.value, 0).astype(np.int32)
+        status |= np.where(best["phase"] == RUNNING, bits.NOT_CONVERGED.value, 0).astype(np.int32)
+        status |= np.where((status == 0) & ~np.isfinite(end["chi2"]), bits.NOT_FINITE.value, 0).astype(np.int32)
+        warn = np.where(self._at_bound(best["x"]), bits.AT_BOUND.value, 0)
+        warn |= np.where(end["unconstrained"] > 0, bits.UNCONSTRAINED.value, 0)
+        warn |= np.where(other, bits.OTHER_MINIMUM.value, 0)
+        lost = status != 0
+        warn = np.where(lost, 0, warn).astype(np.int32)
+
+        def blank(array: np.ndarray) -> np.ndarray:
+            array = np.array(array)
+            array[lost] = np.nan
+            return array
+
+        free_names = self.space.structure.element_names
+        linear_names = tuple(self.model.linear_names) if self.options.linear != "keep" else ()
+        return FitResult(
+            params={name: blank(value) for name, value in end["params"].items()},
+            error={name: blank(value) for name, value in end["error"].items()},
+            linear=blank(end["linear"]),
+            linear_error=blank(end["linear_error"]),
+            covariance=blank(end["covariance"]),
+            covariance_names=free_names + linear_names,
+            derived={name: blank(value) for name, value in end["derived"].items()},
+            derived_error={name: blank(value) for name, value in end["derived_error"].items()},
+            chi2=blank(end["chi2"]),
+            n_good=n_good,
+            n_iter=best["n_iter"],
+            status=status,
+            warn=warn,
+            n_free=n_free,
+            x=blank(best["x"]),
+        )
+
+    def _at_bound(self, x: np.ndarray) -> np.ndarray:
+        """Whether a parameter lies on the edge of its box."""
+        if not x.shape[1] or self.options.bounds == "transform":
+            return np.zeros(x.shape[0], bool)
+        with jax.enable_x64(True):
+            low, high = (np.asarray(side, dtype=self.dtype) for side in jax.vmap(_box_row)(self.wide))
+        return ((x <= low) | (x >= high)).any(axis=1)
+
+
+def _box_row(space: ParameterSpace) -> tuple[Any, Any]:
+    low, high = space.box()
+    return jnp.stack(low), jnp.stack(high)
+
+
+def _inside(space: ParameterSpace, x: Any) -> Any:
+    """Unconstrained vector of a start that may sit on a bound, moved inside by a millionth."""
+    low, high = space.box()
+    moved = []
+    for value, a, b in zip(x, low, high):
+        width = jnp.where(jnp.isfinite(b - a), b - a, 1.0 + jnp.abs(value))
+        moved.append(jnp.clip(value, a + 1e-6 * width, b - 1e-6 * width))
+    return jnp.stack(space.to_unconstrained(moved)[0])
+
+
+@partial(jax.jit, static_argnums=(1,))
+def _iterate(model: Any, options: Options, block: Block, state: State, n_steps: Any) -> State:
+    return advance(model, options, block, state, n_steps)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _finish(model: Any, options: Options, derived: Derived | None, block: Block, x: Any) -> dict[str, Any]:
+    return finish(model, options, derived, block, x)

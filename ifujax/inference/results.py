@@ -1,0 +1,69 @@
+"""What a batch of fits returns: NumPy arrays, one row a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ifujax.errors import DataError
+from ifujax.inference.status import STATUS_FLAGS, decode
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Results of `fit_batch` or `fit_joint`. Rows that failed hold NaN and a non-zero `status`.
+
+    Attributes
+    ----------
+    params, error : mapping of str to array (batch, ...)
+        Every named parameter, tied and fixed ones included, and its 1 sigma error; NaN where
+        the data do not constrain it, 0 for what was fixed.
+    linear, linear_error : array (batch, K)
+        Coefficients of the eliminated linear block.
+    covariance : array (batch, m, m) or None
+        Covariance of the free parameters, in their units, followed by the linear block:
+        `covariance_names`.
+    derived, derived_error : mapping of str to array (batch,)
+        What was asked for with `derived`.
+    chi2, n_good, n_iter, status, warn : array (batch,)
+        Objective at the solution, usable pixels, iterations, and the bits of
+        `ifujax.inference.status`.
+    n_free : int
+        Free parameters of one fit, the linear block included.
+    x : array (batch, n)
+        The fitted vector itself, for `sample` and restarts.
+    """
+
+    params: Mapping[str, np.ndarray]
+    error: Mapping[str, np.ndarray]
+    linear: np.ndarray
+    linear_error: np.ndarray
+    covariance: np.ndarray | None
+    covariance_names: tuple[str, ...]
+    derived: Mapping[str, np.ndarray]
+    derived_error: Mapping[str, np.ndarray]
+    chi2: np.ndarray
+    n_good: np.ndarray
+    n_iter: np.ndarray
+    status: np.ndarray
+    warn: np.ndarray
+    n_free: int
+    x: np.ndarray
+
+    @property
+    def dof(self) -> np.ndarray:
+        """Degrees of freedom: usable pixels less free parameters."""
+        return self.n_good - self.n_free
+
+    def raise_if_failed(self) -> FitResult:
+        """Return self, or raise DataError that counts the failed fits by reason."""
+        failed = self.status != 0
+        if failed.any():
+            reasons = [f"{int(((self.status & flag.value) != 0).sum())} {flag.name}" for flag in STATUS_FLAGS]
+            first = int(np.flatnonzero(failed)[0])
+            sentences = "; ".join(flag.sentence for flag in decode(self.status[first]))
+            listed = ", ".join(reason for reason in reasons if not reason.startswith("0 "))
+            raise DataError(f"{int(failed.sum())} of {failed.size} fits failed ({listed}); the first, row {first}: {sentences}.")
+        return self

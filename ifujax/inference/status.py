@@ -1,0 +1,56 @@
+"""Status and warning bits: what each value means, defined once.
+
+`status` is 0 for a usable fit and non-zero otherwise, with the reasons; `warn` holds advisory
+facts, so that ``status == 0`` keeps every good fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One bit: its value, its short name, and a sentence for people and FITS headers."""
+
+    value: int
+    name: str
+    sentence: str
+
+
+NO_DATA = Flag(1, "no_data", "no usable pixel in the fitting window")
+TOO_FEW_PIXELS = Flag(2, "too_few_pixels", "fewer usable pixels than free parameters")
+NOT_CONVERGED = Flag(4, "not_converged", "iteration limit reached before convergence")
+NOT_FINITE = Flag(8, "not_finite", "model not finite at the start or at the solution")
+SKIPPED = Flag(16, "skipped", "spaxel left out by the spatial mask")
+CONSTANT_DATA = Flag(32, "constant_data", "all usable pixels hold one value: nothing to fit")
+
+STATUS_FLAGS = (NO_DATA, TOO_FEW_PIXELS, NOT_CONVERGED, NOT_FINITE, SKIPPED, CONSTANT_DATA)
+
+AT_BOUND = Flag(1, "at_bound", "a parameter lies at its bound")
+NOISE_ESTIMATED = Flag(2, "noise_estimated", "no variance given: noise estimated from line-free residuals")
+UNCONSTRAINED = Flag(4, "unconstrained", "a parameter is not constrained by the data: its error is NaN")
+BAD_VARIANCE = Flag(8, "bad_variance", "pixels with zero, negative or non-finite variance were masked")
+NO_DETECTION = Flag(16, "no_detection", "no line has a flux above 3 times its error")
+CONTINUUM_NOT_POSITIVE = Flag(32, "cont_not_positive", "continuum not positive under a line: no equivalent width")
+OTHER_MINIMUM = Flag(64, "other_minimum", "a second minimum lies within 1 of the lowest chi2")
+
+WARN_FLAGS = (AT_BOUND, NOISE_ESTIMATED, UNCONSTRAINED, BAD_VARIANCE, NO_DETECTION, CONTINUUM_NOT_POSITIVE, OTHER_MINIMUM)
+
+
+def decode(value: int, flags: tuple[Flag, ...] = STATUS_FLAGS) -> list[Flag]:
+    """Return the flags whose bits are set in `value`.
+
+    Parameters
+    ----------
+    value : int
+        A status or warning value; 0 gives an empty list.
+    flags : tuple of Flag
+        `STATUS_FLAGS` or `WARN_FLAGS`.
+
+    Examples
+    --------
+    >>> [flag.name for flag in decode(5)]
+    ['no_data', 'not_converged']
+    """
+    return [flag for flag in flags if int(value) & flag.value]

@@ -1,0 +1,321 @@
+"""`CubeFit`: the maps of a fitted cube, their errors, and the spectra behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ifujax.data.cube import Cube
+from ifujax.errors import UsageError, unknown
+from ifujax.inference.batching import padded
+from ifujax.inference.precision import working_precision
+from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS, decode
+from ifujax.lines.config import LineFitConfig
+from ifujax.lines.setup import Setup
+from ifujax.models.continuum import legendre_basis
+from ifujax.models.emission import EmissionSpectrum, SpectralCoords
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LINE_NAMES = (
+    "flux",
+    "amplitude",
+    "velocity",
+    "velocity_dispersion",
+    "sigma",
+    "snr",
+    "equivalent_width",
+    "flux_direct",
+    "equivalent_width_direct",
+)
+"""Quantities reported of each line."""
+
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Spectra of some spaxels, rest frame: each (n, wave); `components` (n, lines, wave)."""
+
+    rest_wavelength: np.ndarray
+    data: np.ndarray
+    variance: np.ndarray | None
+    bad: np.ndarray
+    stellar: np.ndarray | None
+    continuum: np.ndarray
+    components: np.ndarray
+
+    @property
+    def model(self) -> np.ndarray:
+        """Lines, continuum and stellar model together."""
+        total = self.continuum + self.components.sum(axis=1)
+        return total if self.stellar is None else total + self.stellar
+
+
+class ErrorMaps:
+    """1 sigma errors, indexed like the fit itself: ``fit.error["ha", "velocity"]``."""
+
+    def __init__(self, fit: CubeFit) -> None:
+        self._fit = fit
+
+    def __getitem__(self, key: tuple[str, str]) -> np.ndarray:
+        return self._fit._map(self._fit.errors, key)
+
+
+@dataclass(frozen=True, eq=False)
+class CubeFit:
+    """A fitted cube. ``fit["ha", "velocity"]`` is a [y, x] map, ``fit.error["ha", "velocity"]`` its error.
+
+    Quantities of each line: ``flux`` (data unit x Angstrom), ``amplitude`` (peak, data unit), ``velocity``,
+    ``velocity_dispersion`` (intrinsic) and ``sigma`` (observed), all km/s, ``snr`` (flux over its error),
+    ``equivalent_width`` (rest Angstrom, emission negative), and ``flux_direct`` and
+    ``equivalent_width_direct``, read off the data. NaN where there is no fit, or where the data do not
+    constrain the quantity. Flux densities are those of the rest frame, (1 + z) times the file's;
+    integrated fluxes are the observed ones.
+
+    Attributes
+    ----------
+    cube : Cube
+        Cut to the fitting window.
+    config : LineFitConfig
+    seconds : float
+        Wall time of the fit.
+    """
+
+    cube: Cube
+    config: LineFitConfig
+    setup: Setup = field(repr=False)
+    coords: SpectralCoords = field(repr=False)
+    values: Mapping[str, np.ndarray] = field(repr=False)
+    errors: Mapping[str, np.ndarray] = field(repr=False)
+    polynomial: np.ndarray = field(repr=False)
+    frozen: np.ndarray | None = field(repr=False)
+    flat_status: np.ndarray = field(repr=False)
+    flat_warn: np.ndarray = field(repr=False)
+    flat_chi2: np.ndarray = field(repr=False)
+    flat_n_good: np.ndarray = field(repr=False)
+    flat_noise: np.ndarray = field(repr=False)
+    n_free: int
+    seconds: float
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Names of the fitted lines."""
+        return self.setup.model.names
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """Names of what is reported of each line."""
+        return LINE_NAMES
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(y, x)"""
+        return self.cube.shape[1], self.cube.shape[2]
+
+    def _image(self, flat: np.ndarray) -> np.ndarray:
+        return flat.reshape(self.shape)
+
+    def _map(self, source: Mapping[str, np.ndarray], key: tuple[str, str]) -> np.ndarray:
+        if not (isinstance(key, tuple) and len(key) == 2):
+            raise UsageError(f"key must be a line and a quantity, such as ['ha', 'flux']; got {key!r}.")
+        line, quantity = key
+        if line not in self.lines:
+            raise UsageError(unknown("line", line, self.lines))
+        if quantity not in LINE_NAMES:
+            raise UsageError(unknown("quantity", quantity, LINE_NAMES))
+        return self._image(source[quantity][self.lines.index(line)])
+
+    def __getitem__(self, key: tuple[str, str]) -> np.ndarray:
+        return self._map(self.values, key)
+
+    @cached_property
+    def error(self) -> ErrorMaps:
+        """1 sigma errors by line and quantity."""
+        return ErrorMaps(self)
+
+    @property
+    def status(self) -> np.ndarray:
+        """[y, x] int32: 0 = fitted, else why not (`ifujax.STATUS_FLAGS`)."""
+        return self._image(self.flat_status)
+
+    @property
+    def warn(self) -> np.ndarray:
+        """[y, x] int32: advisory bits (`ifujax.WARN_FLAGS`)."""
+        return self._image(self.flat_warn)
+
+    @property
+    def chi2(self) -> np.ndarray:
+        """[y, x] sum of squared residuals over sigma."""
+        return self._image(self.flat_chi2)
+
+    @property
+    def n_good(self) -> np.ndarray:
+        """[y, x] number of pixels that were fitted."""
+        return self._image(self.flat_n_good)
+
+    @property
+    def dof(self) -> np.ndarray:
+        """[y, x] degrees of freedom: pixels (over `instrument_dispersion`) less free parameters."""
+        return self.n_good / self.config.fit.instrument_dispersion - self.n_free
+
+    @property
+    def reduced_chi2(self) -> np.ndarray:
+        """[y, x] chi2 over degrees of freedom; NaN where there are none."""
+        dof = self.dof
+        return np.where(dof > 0, self.chi2 / np.where(dof > 0, dof, 1), np.nan)
+
+    @property
+    def mode(self) -> str:
+        """What became of the continuum: joint, rejection, given or none."""
+        return "given" if self.frozen is not None else self.config.continuum.mode
+
+    def spectra(self, rows: np.ndarray) -> Spectra:
+        """Return data and model of some spaxels.
+
+        Parameters
+        ----------
+        rows : array of int
+            Flat indices ``y * n_x + x``.
+        """
+        rows = np.asarray(rows, dtype=int)
+        spaxels = self.cube.spaxels(rows)
+        n_wave = self.cube.shape[0]
+        model, lines = self.setup.model, self.lines
+        strengths = np.stack([self.values[model.strengths[i]][i, rows] for i in range(len(lines))], axis=1)
+        velocity = self.values["velocity"][:, rows].T
+        dispersion = self.values["velocity_dispersion"][:, rows].T
+        # A line without flux has no velocity (NaN), and adds nothing whatever it is.
+        absent = strengths == 0
+        velocity, dispersion = np.where(absent, 0.0, velocity), np.where(absent, 100.0, dispersion)
+        components = np.empty((len(rows), len(lines), n_wave))
+        shared = jax.tree.map(np.asarray, self.coords)
+        with working_precision("float64"):
+            for first in range(0, len(rows), _BLOCK):
+                block = padded(np.arange(first, min(first + _BLOCK, len(rows))), _BLOCK)
+                part = _components(model, shared, strengths[block], velocity[block], dispersion[block])
+                count = min(_BLOCK, len(rows) - first)
+                components[first : first + count] = np.asarray(part)[:count, :, :n_wave]
+        if self.polynomial.shape[1]:
+            rest = 0.5 * (self.cube.rest_edges[1:] + self.cube.rest_edges[:-1])
+            axis = rest if model.n_continuum else self.cube.rest_wavelength
+            ends = self.cube.rest_wavelength[[0, -1]]
+            continuum = self.polynomial[rows] @ legendre_basis(axis, ends[0], ends[1], self.polynomial.shape[1] - 1)
+        else:
+            continuum = np.zeros((len(rows), n_wave))
+        if self.frozen is not None:
+            frozen = self.frozen[None] if self.frozen.ndim == 1 else self.frozen.reshape(n_wave, -1)[:, rows].T
+            continuum = continuum + frozen * (1.0 + self.cube.redshift)
+        failed = self.flat_status[rows] != 0
+        components[failed] = np.nan
+        return Spectra(
+            self.cube.rest_wavelength, spaxels.values, spaxels.variance, spaxels.bad, spaxels.stellar, continuum, components
+        )
+
+    def _row(self, x: int, y: int) -> int:
+        ny, nx = self.shape
+        if not (0 <= x < nx and 0 <= y < ny):
+            raise UsageError(f"x, y must lie within 0..{nx - 1}, 0..{ny - 1}; got x={x}, y={y}.")
+        return y * nx + x
+
+    def describe(self, x: int, y: int) -> str:
+        """Return the fit of one spaxel in words and numbers. 0-based pixels."""
+        row = self._row(x, y)
+        status, warn = int(self.flat_status[row]), int(self.flat_warn[row])
+        head = f"spaxel x={x}, y={y}: "
+        if status:
+            return head + "not fitted: " + "; ".join(flag.sentence for flag in decode(status, STATUS_FLAGS)) + "."
+        text = [
+            head + f"chi2 {self.flat_chi2[row]:.1f}, {int(self.flat_n_good[row])} pixels, {self.n_free} free parameters, "
+            f"reduced chi2 {self.reduced_chi2.flat[row]:.3f}"
+        ]
+        units = self.units
+        for i, line in enumerate(self.lines):
+            text.append(f"  {line} ({self.setup.lines[i].rest_wavelength:g} Angstrom)")
+            for name in LINE_NAMES:
+                value, error = self.values[name][i, row], self.errors[name][i, row]
+                shown = f"{value:12.5g}" if name == "snr" else f"{value:12.5g} +- {error:.2g}"
+                text.append(f"    {name:<24}{shown} {units[name]}".rstrip())
+        text += [f"  note: {flag.sentence}" for flag in decode(warn, WARN_FLAGS)]
+        return "\n".join(text)
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each quantity."""
+        density = self.cube.unit
+        flux = f"{density} Angstrom".strip() if density else ""
+        return dict(
+            flux=flux,
+            amplitude=density,
+            velocity="km/s",
+            velocity_dispersion="km/s",
+            sigma="km/s",
+            snr="",
+            equivalent_width="Angstrom",
+            flux_direct=flux,
+            equivalent_width_direct="Angstrom",
+        )
+
+    def summary(self) -> str:
+        """Return one line: fitted, failed by reason, median reduced chi2, time."""
+        n = self.flat_status.size
+        fitted = int((self.flat_status == 0).sum())
+        parts = [f"{fitted} fitted"]
+        for flag in STATUS_FLAGS:
+            count = int(((self.flat_status & flag.value) != 0).sum())
+            if count:
+                parts.append(f"{count} {flag.name.replace('_', ' ')}")
+        chi2 = f"; median reduced chi2 {np.nanmedian(self.reduced_chi2):.2f}" if fitted else ""
+        return f"{n} spaxels: {', '.join(parts)}{chi2}; {self.seconds:.1f} s"
+
+    def plot(self, x: int, y: int) -> Figure:
+        """Return a figure of one spaxel: data, model, components, residuals. 0-based pixels."""
+        from ifujax.lines.figures import spaxel_figure
+
+        self._row(x, y)
+        return spaxel_figure(self, x, y)
+
+    def plot_map(self, line: str, quantity: str) -> Figure:
+        """Return a figure of one map."""
+        from ifujax.lines.figures import map_figure
+
+        return map_figure(self, line, quantity)
+
+    def plot_page(self, line: str | None = None) -> Figure:
+        """Return one page: maps of a line (the strongest by default) and example spaxels."""
+        from ifujax.lines.figures import page_figure
+
+        return page_figure(self, line)
+
+    def write(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write the FITS product (IFSCube's extensions, and errors). See the docs for its layout."""
+        from ifujax.lines.product import write_product
+
+        return write_product(self, Path(path), overwrite=overwrite)
+
+    def write_maps(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write one named 2-D extension for each quantity and its error."""
+        from ifujax.lines.maps import write_maps
+
+        return write_maps(self, Path(path), overwrite=overwrite)
+
+
+@partial(jax.jit)
+def _components(model: EmissionSpectrum, coords: SpectralCoords, strength: Any, velocity: Any, dispersion: Any) -> Any:
+    def row(strength: Any, velocity: Any, dispersion: Any) -> Any:
+        params = {}
+        for i, name in enumerate(model.names):
+            params[f"{name}.{model.strengths[i]}"] = strength[i]
+            params[f"{name}.velocity"] = velocity[i]
+            params[f"{name}.velocity_dispersion"] = dispersion[i]
+        return jnp.stack([model.line(params, coords, i) for i in range(len(model.names))])
+
+    return jax.vmap(row)(strength, velocity, dispersion)

@@ -1,0 +1,150 @@
+"""From what the user declared to what the engine fits: model, parameter space, line windows."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ifujax.errors import IfujaxWarning, UsageError
+from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
+from ifujax.inference.parameters import ParameterSpace
+from ifujax.lines.config import EmissionModel, Line, LineFitConfig, LSF
+from ifujax.models.doppler import C_KMS
+from ifujax.models.emission import EmissionSpectrum
+from ifujax.models.lsf import LineSpread
+
+VELOCITY_SCALE = 100.0
+"""km/s that count as 1 inside the engine."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A fit of emission lines made ready for one wavelength axis.
+
+    `guess_velocity` and `guess_sigma` (lines,) are the declared guesses in km/s; `reach` (lines, 2) the
+    rest wavelengths that a line can affect; `line_windows` those beyond which it is cut, or None.
+    """
+
+    lines: tuple[Line, ...]
+    model: EmissionSpectrum
+    space: ParameterSpace
+    guess_velocity: np.ndarray
+    guess_sigma: np.ndarray
+    reach: np.ndarray
+    line_windows: np.ndarray | None
+
+
+def prepare(config: LineFitConfig, rest_edges: np.ndarray, redshift: float) -> Setup:
+    """Build the model and its parameter space for a rest-frame wavelength axis.
+
+    Lines outside the window are left out with a warning; UsageError when none remains or when
+    another parameter is tied to one of them.
+    """
+    lines = _inside(config.model, rest_edges)
+    joint = config.continuum.mode == "joint"
+    degree = config.model.continuum_degree
+    rest = np.array([line.rest_wavelength for line in lines])
+    velocity = np.array([_guess(line.kinematics.velocity, 0.0) for line in lines])
+    sigma = np.array([_guess(line.kinematics.velocity_dispersion, 100.0) for line in lines])
+    windows = None
+    if config.fit.optimize_fit:
+        half = config.fit.optimization_window * sigma / C_KMS
+        centre = rest * (1.0 + velocity / C_KMS)
+        windows = np.stack([centre * (1.0 - half), centre * (1.0 + half)], axis=1)
+    model = EmissionSpectrum(
+        names=tuple(line.name for line in lines),
+        strengths=tuple(line.strength for line in lines),
+        profile=config.model.profile,
+        n_continuum=degree + 1 if joint and degree is not None else 0,
+        windowed=windows is not None,
+        rest_wavelengths=rest,
+        redshift=np.float64(redshift),
+        spread=_line_spread(config.model.lsf),
+    )
+    space = ParameterSpace.build(_declarations(lines))
+    return Setup(lines, model, space, velocity, sigma, _reach(lines, rest, velocity, sigma), windows)
+
+
+def _inside(model: EmissionModel, rest_edges: np.ndarray) -> tuple[Line, ...]:
+    low, high = rest_edges[0], rest_edges[-1]
+    kept = tuple(line for line in model.lines if low <= line.rest_wavelength <= high)
+    outside = [line.name for line in model.lines if line not in kept]
+    if not kept:
+        raise UsageError(
+            f"lines must lie in the fitting window, {low:.1f} to {high:.1f} Angstrom (rest); got none of "
+            f"{', '.join(outside)} there. Check the redshift, the window and the rest wavelengths."
+        )
+    if outside:
+        warnings.warn(
+            f"left out, outside the fitting window {low:.1f} to {high:.1f} Angstrom (rest): {', '.join(outside)}.",
+            IfujaxWarning,
+            stacklevel=3,
+        )
+    for line in kept:
+        for role, item in _items(line):
+            for text in _expressions(item):
+                named = [name for name in outside if f"{name}." in text]
+                if named:
+                    raise UsageError(
+                        f"{line.name}.{role} must not depend on {named[0]!r}, which lies outside the fitting window; "
+                        f"got {text!r}. Widen the window or remove the constraint."
+                    )
+    return kept
+
+
+def _items(line: Line) -> list[tuple[str, Declaration]]:
+    return [
+        (line.strength, line.strength_declaration),
+        ("velocity", line.kinematics.velocity),
+        ("velocity_dispersion", line.kinematics.velocity_dispersion),
+    ]
+
+
+def _expressions(item: Declaration) -> list[str]:
+    if isinstance(item, Tied):
+        return [item.expression]
+    return [text for text in (item.above, item.below) if text] if isinstance(item, Bounded) else []
+
+
+def _declarations(lines: tuple[Line, ...]) -> dict[str, Declaration]:
+    """Name every parameter; lines that share a Kinematics object follow the first of them."""
+    leaders: dict[int, str] = {}
+    result: dict[str, Declaration] = {}
+    for line in lines:
+        leader = leaders.setdefault(id(line.kinematics), line.name)
+        strength = line.strength_declaration
+        result[f"{line.name}.{line.strength}"] = replace(strength, start=None) if isinstance(strength, Bounded) else strength
+        for role, item in _items(line)[1:]:
+            result[f"{line.name}.{role}"] = item if leader == line.name else Tied(f"{leader}.{role}")
+    # A name such as "narrow" may stand for a line in the user's expressions; nothing to translate.
+    return result
+
+
+def _guess(item: Declaration, fallback: float) -> float:
+    if isinstance(item, Fixed):
+        return item.value
+    if isinstance(item, Bounded):
+        if isinstance(item.start, (int, float)):
+            return float(item.start)
+        if np.isfinite(item.lower) and np.isfinite(item.upper):
+            return float(np.clip(fallback, item.lower, item.upper))
+    return fallback
+
+
+def _reach(lines: tuple[Line, ...], rest: np.ndarray, velocity: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Rest wavelengths to which each line may contribute: its velocity bounds, and 3 guessed sigma more."""
+    ends = []
+    for line, v, s in zip(lines, velocity, sigma):
+        item = line.kinematics.velocity
+        low, high = (item.lower, item.upper) if isinstance(item, Bounded) else (v, v)
+        low, high = max(low, v - 1000.0), min(high, v + 1000.0)
+        ends.append((low - 3.0 * s, high + 3.0 * s))
+    return rest[:, None] * (1.0 + np.array(ends) / C_KMS)
+
+
+def _line_spread(lsf: LSF | None) -> LineSpread | None:
+    if lsf is None:
+        return None
+    return LineSpread(lsf.kind, np.array(lsf.values), np.array(lsf.wavelengths), np.float64(lsf.reference))

