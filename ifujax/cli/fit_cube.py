@@ -173,8 +173,8 @@ def fit_one(
             page = fit.plot_page()
             with atomic_path(outputs.page, overwrite) as temporary:
                 page.savefig(temporary, format="png", dpi=120)
-    compiling = progress.seconds.get("compile", 0.0)
-    return fit, f"{fit.summary()}; {time.monotonic() - began:.1f} s ({compiling:.1f} s compiling)"
+    everything, compiling = time.monotonic() - began, progress.seconds.get("compile", 0.0)
+    return fit, f"{fit.summary()} ({everything:.1f} s with reading and writing; {compiling:.1f} s of them compiling)"
 
 
 def plan_outputs(

@@ -205,6 +205,7 @@ class _Runner:
             chi2=np.full(count, np.inf, self.dtype),
             hessian=np.zeros((count, n, n), self.dtype),
             gradient=np.zeros((count, n), self.dtype),
+            curvature=np.zeros((count, n, n), self.dtype),
             damping=np.full(count, FIRST_DAMPING, self.dtype),
             growth=np.full(count, 2, self.dtype),
             n_iter=np.zeros(count, np.int32),

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ifujax.inference.cholesky import solve_spd
-from ifujax.inference.evaluation import Block, evaluate
+from ifujax.inference.evaluation import Block, Evaluation, evaluate
 from ifujax.inference.options import Options
 
 RUNNING, CONVERGED, FAILED = 0, 1, 2
@@ -26,7 +26,7 @@ _LARGEST_DAMPING = 1e12
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["x", "chi2", "hessian", "gradient", "damping", "growth", "n_iter", "phase"],
+    data_fields=["x", "chi2", "hessian", "gradient", "curvature", "damping", "growth", "n_iter", "phase"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class State:
     chi2: Array
     hessian: Array
     gradient: Array
+    curvature: Array
     damping: Array
     growth: Array
     n_iter: Array
@@ -73,7 +74,8 @@ def advance(model: Any, options: Options, block: Block, state: State, n_steps: A
         now, k = carry
         fresh = jnp.isinf(now.chi2)
         move = jnp.where(fresh[:, None], 0.0, _box_step(now, low, high, unrolled))
-        predicted = jnp.sum(move * (2 * now.gradient - _times(now.hessian, move)), axis=1)
+        bent = now.hessian + now.curvature
+        predicted = jnp.sum(move * (2 * now.gradient - _times(bent, move)), axis=1)
         trial_x = jnp.clip(now.x + move, low, high)
         trial = evaluate(model, options, block, trial_x)
         finite = jnp.isfinite(trial.chi2) & jnp.all(jnp.isfinite(trial.gradient), axis=1)
@@ -83,7 +85,7 @@ def advance(model: Any, options: Options, block: Block, state: State, n_steps: A
         small = ~fresh & (promise <= tolerance * now.chi2 / dof + (10 * eps) ** 2 * total)
         accepted = finite & ((gain > 0) | (small & (gain >= -tolerance * now.chi2 / dof)))
         ratio = gain / jnp.maximum(predicted, jnp.finfo(predicted.dtype).tiny)
-        eased = jnp.maximum(now.damping * jnp.clip(1.0 - (2.0 * ratio - 1.0) ** 3, 0.1, 1.0), 1e-9)
+        eased = jnp.maximum(now.damping * jnp.clip(1.0 - (2.0 * ratio - 1.0) ** 3, 0.33, 2.0), 1e-9)
         damping = jnp.where(fresh, now.damping, jnp.where(accepted, eased, now.damping * now.growth))
         growth = jnp.where(accepted, 2.0, now.growth * 2.0)
         stuck = (damping > _LARGEST_DAMPING) | (fresh & ~finite)
@@ -99,6 +101,9 @@ def advance(model: Any, options: Options, block: Block, state: State, n_steps: A
             chi2=choose(trial.chi2, now.chi2),
             hessian=choose(trial.hessian, now.hessian),
             gradient=choose(trial.gradient, now.gradient),
+            curvature=jnp.where(
+                (running & ~fresh)[:, None, None], _curvature(now, trial, move, accepted), now.curvature
+            ),
             damping=jnp.where(running, damping, now.damping),
             growth=jnp.where(running, growth, now.growth),
             n_iter=now.n_iter + (running & ~fresh),
@@ -117,20 +122,43 @@ def _times(matrix: Array, vector: Array) -> Array:
     return jnp.sum(matrix * vector[:, None, :], axis=2)
 
 
+def _curvature(now: State, trial: Evaluation, move: Array, accepted: Array) -> Array:
+    """Update the estimate of what J^T J leaves out of the Hessian: NL2SOL's secant update.
+
+    Dennis, Gay & Welsch (1981, ACM TOMS 7, 348), with their sizing. A rejected step drops the estimate.
+    """
+    change = now.gradient - trial.gradient
+    wanted = change - _times(trial.hessian, move)
+    along = jnp.sum(move * change, axis=1)
+    old = _times(now.curvature, move)
+    bend = jnp.abs(jnp.sum(move * old, axis=1))
+    size = jnp.where(bend > 0, jnp.minimum(1.0, jnp.abs(jnp.sum(move * wanted, axis=1)) / jnp.where(bend > 0, bend, 1.0)), 1.0)
+    missing = wanted - size[:, None] * old
+    usable = accepted & (along > 0)
+    safe = jnp.where(usable, along, 1.0)[:, None, None]
+    outer = missing[:, :, None] * change[:, None, :]
+    update = (outer + jnp.swapaxes(outer, 1, 2)) / safe - (
+        jnp.sum(move * missing, axis=1)[:, None, None] * change[:, :, None] * change[:, None, :] / safe**2
+    )
+    return jnp.where(usable[:, None, None], size[:, None, None] * now.curvature + update, 0.0)
+
+
 def _box_step(state: State, low: Array, high: Array, unrolled: bool) -> Array:
     """Return the damped step of each row that stays within its box."""
-    x, hessian, gradient = state.x, state.hessian, state.gradient
-    diagonal = jnp.diagonal(hessian, axis1=1, axis2=2)
+    x, hessian, gradient = state.x, state.hessian + state.curvature, state.gradient
+    diagonal = jnp.diagonal(state.hessian, axis1=1, axis2=2)
     felt = diagonal > 0
     resting = ((x <= low) & (gradient <= 0)) | ((x >= high) & (gradient >= 0))
     free = felt & ~resting
     size = jnp.where(felt, jnp.sqrt(jnp.where(felt, diagonal, 1.0)), 1.0)
     scaled = hessian / (size[:, :, None] * size[:, None, :])
+    bow = jnp.diagonal(scaled, axis1=1, axis2=2)
     eye = jnp.eye(x.shape[1], dtype=x.dtype)
 
     def solve(rhs: Array, free: Array) -> Array:
         mask = free.astype(x.dtype)
-        damped = scaled * mask[:, :, None] * mask[:, None, :] * (1.0 - eye) + eye * (1.0 + state.damping[:, None, None])
+        diagonal = jnp.where(free, bow, 1.0) + state.damping[:, None]
+        damped = scaled * mask[:, :, None] * mask[:, None, :] * (1.0 - eye) + eye * diagonal[:, None, :]
         return solve_spd(damped, rhs / size * mask, unrolled=unrolled) / size * mask
 
     room_low, room_high = low - x, high - x

@@ -24,6 +24,7 @@ from ifujax.plotting.style import (
     TICK_SIZE,
     TITLE_SIZE,
     USABLE_COLOR,
+    decade,
     style_axes,
     unit_text,
 )
@@ -216,6 +217,8 @@ def _checked(values: ArrayLike, mask: ArrayLike | None, kind: str) -> tuple[NDAr
 
 
 def _draw_quantity(ax: Axes, shown: np.ma.MaskedArray, unit: str, kind: MapKind, where: Literal["right", "bottom"]) -> None:
+    power = decade(shown.compressed())
+    shown = shown / 10.0**power
     name, norm = color_scale(shown.compressed(), kind)
     cmap = colormaps[name].with_extremes(bad=MASKED_COLOR)
     picture = ax.imshow(shown, origin="lower", cmap=cmap, norm=norm, interpolation="nearest")
@@ -225,18 +228,16 @@ def _draw_quantity(ax: Axes, shown: np.ma.MaskedArray, unit: str, kind: MapKind,
     holder = ax.inset_axes(box)
     bar = ax.figure.colorbar(picture, cax=holder, orientation=orientation, extend="neither")
     bar.outline.set_linewidth(0.6)
-    bar.set_label(unit_text(unit), fontsize=LABEL_SIZE, labelpad=2)
+    bar.set_label(unit_text(unit, power), fontsize=LABEL_SIZE, labelpad=2)
     axis = holder.xaxis if where == "bottom" else holder.yaxis
+    low, high = float(norm.vmin or 0.0), float(norm.vmax or 0.0)
     if isinstance(norm, LogNorm):
-        narrow = norm.vmax / norm.vmin < 30
+        narrow = high / low < 30
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
-        axis.set_major_formatter(
-            lambda value, _: f"{value:g}" if 1e-3 <= value < 1e5 else f"$10^{{{round(float(np.log10(value)))}}}$"
-        )
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_formatter(NullFormatter())
     elif isinstance(norm, AsinhNorm):
-        middle = norm.vmax / 10
-        axis.set_ticks([0.0, _rounded(middle), _rounded(norm.vmax)], minor=False)
+        axis.set_ticks([0.0, _rounded(high / 10), _rounded(high)], minor=False)
         axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_locator(NullLocator())
     else:
@@ -294,6 +295,11 @@ def _draw_compass(ax: Axes, wcs: Any, shape: tuple[int, ...]) -> None:
     origin[1] -= min(0.0, *(arrow[1] for _, arrow in arrows))
     outline = [withStroke(linewidth=2.2, foreground="white")]
     for label, arrow in arrows:
-        tip = origin + arrow
-        ax.annotate("", tip, origin, arrowprops={"arrowstyle": "-|>", "lw": 1.0, "color": "black", "shrinkA": 0, "shrinkB": 0})
-        ax.text(*(origin + 1.35 * arrow), label, ha="center", va="center", fontsize=TICK_SIZE, path_effects=outline)
+        tip, foot, place = origin + arrow, (float(origin[0]), float(origin[1])), origin + 1.35 * arrow
+        ax.annotate(
+            "",
+            (float(tip[0]), float(tip[1])),
+            foot,
+            arrowprops={"arrowstyle": "-|>", "lw": 1.0, "color": "black", "shrinkA": 0, "shrinkB": 0},
+        )
+        ax.text(float(place[0]), float(place[1]), label, ha="center", va="center", fontsize=TICK_SIZE, path_effects=outline)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ifujax.errors import UsageError
 from ifujax.plotting.maps import MapPanel, draw_map
 from ifujax.plotting.spectrum import SpectrumPanel, draw_spectrum
-from ifujax.plotting.style import LABEL_SIZE, MARKER_COLORS, TICK_SIZE
+from ifujax.plotting.style import LABEL_SIZE, MARKER_COLORS, TICK_SIZE, decade
 
 _INCH_MARGIN = 0.55
 _MAX_COLUMNS = 5
@@ -117,12 +117,14 @@ def _add_spectra(
     left = _INCH_MARGIN + 0.15
     box = (usable - 0.15 - gap * (len(spectra) - 1)) / len(spectra)
     upper = 0.74 * height
+    # one power of ten for all: only the first panel has the unit written beside it
+    power = decade(np.concatenate([np.ravel(panel.data) for panel in spectra]))
     handles: dict[str, Any] = {}
     for i, panel in enumerate(spectra):
         x = left + i * (box + gap)
         ax = axes_at(x, top, box, upper)
         residual = axes_at(x, top + upper, box, height - upper, sharex=ax)
-        draw_spectrum(ax, residual, panel, y_label=i == 0)
+        draw_spectrum(ax, residual, panel, y_label=i == 0, power=power)
         ax.figure.align_ylabels([ax, residual])
         if lettered:
             color = MARKER_COLORS[i % len(MARKER_COLORS)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -22,6 +23,7 @@ from ifujax.plotting.style import (
     MODEL_COLOR,
     TICK_SIZE,
     TITLE_SIZE,
+    decade,
     style_axes,
     unit_text,
 )
@@ -109,14 +111,13 @@ def plot_spectrum(
         If an array hasn't the shape of `wavelength`.
     """
     panel = SpectrumPanel(wavelength, data, error, model, continuum, components or {}, bad, title, unit, labels or {})
-    figure = Figure(figsize=(7.2, 4.6 if model is not None else 3.6), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.6 if model is not None else 3.6), layout=ConstrainedLayoutEngine(hspace=0.0, h_pad=0.03))
     if model is None:
         ax, residual = figure.add_subplot(), None
     else:
         grid = figure.add_gridspec(2, 1, height_ratios=(3.2, 1.0), hspace=0.0)
         ax = figure.add_subplot(grid[0])
         residual = figure.add_subplot(grid[1], sharex=ax)
-        figure.get_layout_engine().set(hspace=0.0, h_pad=0.03)
     draw_spectrum(ax, residual, panel)
     if legend:
         ax.legend(fontsize=TICK_SIZE, frameon=False, loc="upper right", handlelength=1.6, labelspacing=0.3)
@@ -124,15 +125,22 @@ def plot_spectrum(
 
 
 def draw_spectrum(
-    ax: Axes, residual: Axes | None, panel: SpectrumPanel, *, y_label: bool = True, title_color: str = "black"
+    ax: Axes, residual: Axes | None, panel: SpectrumPanel, *, y_label: bool = True, power: int | None = None
 ) -> None:
-    """Draw a spectrum into given axes, and its residuals into `residual` where there are such axes."""
+    """Draw a spectrum into given axes, and its residuals into `residual` where there are such axes.
+
+    `power` is the power of ten that goes from the numbers to the unit; None chooses it (0 for numbers of ordinary size).
+    """
     wavelength = _array(panel.wavelength, "wavelength", None)
     n = wavelength.size
     data = _array(panel.data, "data", n)
-    error = _optional(panel.error, "error", n)
-    model = _optional(panel.model, "model", n)
-    continuum = _optional(panel.continuum, "continuum", n)
+    # a power of ten goes to the unit: matplotlib's own offset text would sit on the title
+    power = decade(data) if power is None else power
+    scale = 10.0**-power
+    data = data * scale
+    error = _optional(panel.error, "error", n, scale)
+    model = _optional(panel.model, "model", n, scale)
+    continuum = _optional(panel.continuum, "continuum", n, scale)
     bad = np.zeros(n, dtype=bool) if panel.bad is None else np.asarray(panel.bad, dtype=bool)
     if bad.shape != (n,):
         raise DataError(f"bad must have the shape ({n},) of wavelength; got {bad.shape}. Give one value a pixel.")
@@ -144,7 +152,7 @@ def draw_spectrum(
     base = np.zeros(n) if continuum is None else continuum
     for i, (name, component) in enumerate(panel.components.items()):
         color = COMPONENT_COLORS[i % len(COMPONENT_COLORS)]
-        values = _array(component, f"component {name!r}", n)
+        values = scale * _array(component, f"component {name!r}", n)
         # only where the line is, so that six lines don't draw six continua
         seen = np.abs(values) > 1e-3 * np.nanmax(np.abs(values), initial=0.0)
         ax.plot(wavelength, np.where(seen, base + values, np.nan), color=color, linewidth=1.0, label=name, zorder=4)
@@ -155,9 +163,9 @@ def draw_spectrum(
         ax.plot(wavelength, model, color=MODEL_COLOR, linewidth=1.0, label="model", zorder=5)
     ax.set_xlim(wavelength[0], wavelength[-1])
     _set_height(ax, data, error, model, bad, _label_length(ax, panel.labels))
-    ax.set_title(panel.title, fontsize=TITLE_SIZE, loc="left", pad=4, color=title_color)
+    ax.set_title(panel.title, fontsize=TITLE_SIZE, loc="left", pad=4)
     if y_label:
-        unit = unit_text(panel.unit)
+        unit = unit_text(panel.unit, power)
         ax.set_ylabel(f"flux density ({unit})" if unit else "flux density", fontsize=LABEL_SIZE)
     _draw_labels(ax, panel.labels)
     shaded = [ax] if residual is None else [ax, residual]
@@ -219,11 +227,19 @@ def _set_height(
     ax.set_ylim(low - 0.05 * span, low + 1.0 * span / free)
 
 
+def _size_in_points(ax: Axes) -> tuple[float, float]:
+    """Return width and height of the axes as they are now (a later layout may change them a little)."""
+    box = ax.get_window_extent()
+    figure = ax.get_figure(root=True)
+    points = 72.0 / (figure.dpi if figure is not None else 100.0)
+    return max(box.width * points, 1.0), max(box.height * points, 1.0)
+
+
 def _label_length(ax: Axes, labels: Mapping[str, float]) -> float:
     """Return the height of the longest upright label as a fraction of the axes (0 without labels)."""
     if not labels:
         return 0.0
-    height_pt = ax.get_position().height * ax.figure.get_figheight() * 72 or 200.0
+    height_pt = _size_in_points(ax)[1]
     # mathtext commands count as one letter each
     longest = max(len(re.sub(r"\\[A-Za-z]+", "x", name).replace("$", "").strip()) for name in labels)
     return min(0.62 * TICK_SIZE * longest / height_pt, 0.4)
@@ -233,7 +249,7 @@ def _draw_labels(ax: Axes, labels: Mapping[str, float]) -> None:
     """Mark lines above the spectrum; labels that would touch are pushed apart, their marks stay."""
     left, right = ax.get_xlim()
     inside = sorted((position, name) for name, position in labels.items() if left < position < right)
-    width_pt = ax.get_position().width * ax.figure.get_figwidth() * 72 or 300.0
+    width_pt = _size_in_points(ax)[0]
     spread = _apart([position for position, _ in inside], 1.25 * TICK_SIZE * (right - left) / width_pt, left, right)
     foot = 0.98 - _label_length(ax, labels)
     top = ax.get_xaxis_transform()
@@ -277,5 +293,5 @@ def _array(values: ArrayLike, name: str, n: int | None) -> FloatArray:
     return array
 
 
-def _optional(values: ArrayLike | None, name: str, n: int) -> FloatArray | None:
-    return None if values is None else _array(values, name, n)
+def _optional(values: ArrayLike | None, name: str, n: int, scale: float) -> FloatArray | None:
+    return None if values is None else scale * _array(values, name, n)

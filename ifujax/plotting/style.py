@@ -11,7 +11,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.ticker import AutoMinorLocator
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,8 +47,17 @@ def style_axes(ax: Axes, *, minor: bool = True) -> None:
         spine.set_linewidth(0.6)
 
 
-def unit_text(unit: str) -> str:
+def decade(values: ArrayLike) -> int:
+    """Return the power of ten to take out of the numbers of an axis: 0 unless they are very large or small."""
+    finite = np.abs(np.asarray(values, dtype=np.float64))
+    largest = np.max(finite, where=np.isfinite(finite), initial=0.0)
+    return 0 if largest == 0 or 1e-2 <= largest < 1e5 else math.floor(math.log10(largest))
+
+
+def unit_text(unit: str, exponent: int = 0) -> str:
     """Return a unit as short text for an axis: FITS spellings become exponents, an unknown one stays as it is.
+
+    `exponent` is a power of ten that was taken out of the numbers.
 
     Examples
     --------
@@ -54,27 +65,30 @@ def unit_text(unit: str) -> str:
     'km s$^{-1}$'
     """
     if not unit:
-        return ""
+        return f"$10^{{{exponent}}}$" if exponent else ""
     from astropy import units
 
     # "10**(-20)*erg/s/cm**2/Angstrom" (MUSE): the power of ten apart, since not every parser takes it
     found = re.match(r"^\s*10(?:\*\*|\^)\(?\s*([+-]?\d+)\s*\)?[\s*]*", unit)
-    exponent, rest = (int(found.group(1)), unit[found.end() :]) if found else (0, unit)
+    rest = unit[found.end() :] if found else unit
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", units.UnitsWarning)  # several slashes: discouraged, not wrong
             parsed = units.Unit(rest)
-        scale = parsed.scale * 10.0**exponent
+        scale = float(parsed.scale.real)
     except (ValueError, TypeError, AttributeError):
-        return unit
+        return f"$10^{{{exponent}}}$ {unit}" if exponent else unit
+    power_of_ten = math.log10(scale) + exponent + (int(found.group(1)) if found else 0)
     bases = [(str(base.to_string("unicode")), power) for base, power in zip(parsed.bases, parsed.powers, strict=True)]
     # numerator first, then the habit of the field: s-1 cm-2 A-1
     order = ["s", "cm", "\u00c5"]
     bases.sort(key=lambda item: (item[1] < 0, order.index(item[0]) if item[0] in order else -1))
     texts = [name if power == 1 else f"{name}$^{{{_power_text(power)}}}$" for name, power in bases]
-    if scale != 1:
-        decade = math.log10(scale)
-        texts.insert(0, f"$10^{{{round(decade)}}}$" if abs(decade - round(decade)) < 1e-9 else f"{scale:g}")
+    whole = round(power_of_ten)
+    if abs(power_of_ten - whole) > 1e-9:
+        texts.insert(0, f"{10.0**power_of_ten:g}")
+    elif whole:
+        texts.insert(0, f"$10^{{{whole}}}$")
     return " ".join(texts)
 
 

@@ -68,6 +68,18 @@ def test_units_are_typeset_and_unknown_ones_kept(unit, text):
     assert unit_text(unit) == text
 
 
+def test_tiny_fluxes_have_their_power_of_ten_in_the_label():
+    panel = a_panel(unit="erg/s/cm**2/Angstrom")
+    names = ("data", "error", "model", "continuum")
+    tiny = {name: 1e-17 * np.asarray(getattr(panel, name)) for name in names}
+    ax = plotting.plot_spectrum(panel.wavelength, **tiny, unit=panel.unit).axes[0]
+    ax.figure.canvas.draw()
+    assert "10^{-16}" in ax.get_ylabel()
+    assert ax.yaxis.get_offset_text().get_text() == ""
+    figure = plotting.plot_map(1e-17 * RNG.uniform(1, 2, (5, 5)), unit="erg/s/cm**2")
+    assert "10^{-17}" in figure.axes[0].child_axes[0].get_ylabel()
+
+
 def test_spectrum_has_labels_and_a_residual_panel():
     figure = draw(a_panel())
     assert isinstance(figure, Figure)

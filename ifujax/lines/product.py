@@ -1,0 +1,265 @@
+"""The FITS product: IFSCube's extensions, trimmed to the fitting window, with errors, units and coordinates.
+
+A cube of a large mosaic never sits in memory: its extensions are claimed on the disk and filled
+some image rows at a time.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.io import fits
+
+from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS, Flag
+from ifujax.io.output import atomic_path
+from ifujax.io.streamed import LargeImage, append_large, release
+from ifujax.lines.headers import (
+    bit_cards,
+    configuration_table,
+    cube_header,
+    fits_unit,
+    map_header,
+    primary_header,
+    spectral_cards,
+    text_column,
+)
+
+if TYPE_CHECKING:
+    from ifujax.lines.results import CubeFit
+
+Progress = Callable[[str, int, int], None]
+
+PARAMETERS = ("amplitude", "velocity", "sigma")
+"""Planes of SOLUTION for each line, in IFSCube's order."""
+BAD_INPUT = Flag(1, "bad_input", "flagged, not finite, or without a positive variance in the input")
+LEFT_OUT = Flag(2, "left_out", "good in the input but not fitted: an outlier of the continuum, or outside the windows")
+SPAXEL_FAILED = Flag(4, "spaxel_failed", "its spaxel has no fit: see STATUS")
+VOXEL_FLAGS = (BAD_INPUT, LEFT_OUT, SPAXEL_FAILED)
+"""Bits of the extension FLAGS."""
+_BUDGET = 24e6
+"""Bytes of line components computed at a time."""
+_PACKED = {".gz": gzip.open, ".bz2": bz2.open}
+
+
+def write_product(fit: CubeFit, path: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
+    """Write a fit in IFSCube's layout, whole or not at all.
+
+    Cubes: FITSPEC, VAR, FITCONT, STELLAR, MODEL, FLAGS (wave, y, x). SOLUTION (3 planes a line: peak
+    amplitude, velocity, observed sigma), FLUX_M, FLUX_D, EQW_M, EQW_D (one plane a line), each with its
+    ``_ERR``; RED_CHI, DOF, STATUS, WARN, MASK2D (y, x); tables SPECIDX, PARNAMES, FEATWL, FITCONFIG.
+
+    Parameters
+    ----------
+    fit : CubeFit
+    path : Path
+        A name that ends in .gz or .bz2 is compressed.
+    overwrite : bool
+    progress : callable, optional
+        Called with ("write", spaxels done, all).
+
+    Raises
+    ------
+    UsageError, DataError
+        As `ifujax.io.output.atomic_path`: the file exists, can't be written, or the disk is full.
+    """
+    path = Path(path)
+    with atomic_path(path, overwrite) as temporary:
+        pack = _PACKED.get(path.suffix.lower())
+        plain = temporary if pack is None else temporary.with_name(temporary.name + ".plain")
+        try:
+            _write(fit, plain, progress)
+            if pack is not None:
+                with plain.open("rb") as source, pack(temporary, "wb") as packed:
+                    shutil.copyfileobj(source, packed, 1 << 20)
+        finally:
+            if pack is not None:
+                plain.unlink(missing_ok=True)
+    return path
+
+
+def _write(fit: CubeFit, path: Path, progress: Progress | None) -> None:
+    cube = fit.cube
+    rest = fits.ImageHDU(cube.rest_wavelength, spectral_cards(cube, 1), name="RESTWAVE")
+    rest.header["BUNIT"] = "Angstrom"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # cards of the input that break the standard
+        primary = fits.PrimaryHDU(header=primary_header(fit))
+        fits.HDUList([primary, rest]).writeto(path, output_verify="silentfix+ignore")
+    maps = append_large(path, _cubes(fit))
+    with fits.open(path, mode="append") as file:
+        for hdu in [*_images(fit), *_tables(fit)]:
+            file.append(hdu)
+    maps |= append_large(path, [_flags_image(fit)])
+    _fill(fit, maps, progress)
+    for array in maps.values():
+        array.flush()
+
+
+def _cubes(fit: CubeFit) -> list[LargeImage]:
+    cube = fit.cube
+    dtype = "float64" if np.dtype(cube.values.dtype).itemsize == 8 else "float32"
+    # The square of an error in single precision may not be representable in it.
+    variance = dtype if cube.uncertainty_kind == "variance" else "float64"
+    density = fits_unit(cube.unit)
+    contents = {
+        "FITSPEC": (dtype, density, "data, rest frame: (1+z) times the input"),
+        "VAR": (variance, fits_unit(cube.unit, power=2), "variance, rest frame: (1+z)^2 times the input"),
+        "FITCONT": (dtype, density, "continuum of the fit"),
+        "STELLAR": (dtype, density, "stellar spectrum that was subtracted"),
+        "MODEL": (dtype, density, "lines + continuum + stellar"),
+    }
+    if cube.uncertainty is None:
+        contents["VAR"] = ("float64", contents["VAR"][1], "estimated from line-free residuals, one value a spaxel")
+    images = []
+    for name, (kind, unit, meaning) in contents.items():
+        header = cube_header(cube)
+        if unit:
+            header["BUNIT"] = unit
+        header["OBJECT"] = (name, meaning)
+        images.append(LargeImage(name, cube.shape, kind, header))
+    return images
+
+
+def _flags_image(fit: CubeFit) -> LargeImage:
+    header = cube_header(fit.cube)
+    header["OBJECT"] = ("FLAGS", "voxels that were not fitted, and why")
+    bit_cards(header, VOXEL_FLAGS, "fitted")
+    return LargeImage("FLAGS", fit.cube.shape, "uint8", header)
+
+
+def _fill(fit: CubeFit, maps: dict[str, np.memmap], progress: Progress | None) -> None:
+    cube = fit.cube
+    n_wave, ny, nx = cube.shape
+    stretch = 1.0 + cube.redshift
+    step = max(1, int(_BUDGET / (8 * n_wave * nx * (len(fit.lines) + 4))))
+    for y in range(0, ny, step):
+        last = min(y + step, ny)
+        rows = np.arange(y * nx, last * nx)
+        spectra = fit.spectra(rows)
+        failed = fit.flat_status[rows] != 0
+        continuum = np.where(failed[:, None], np.nan, spectra.continuum)
+        model = continuum + spectra.components.sum(axis=1)
+        if spectra.variance is not None:
+            variance = np.where(spectra.bad, np.nan, spectra.variance)
+        else:
+            variance = np.broadcast_to(fit.flat_noise[rows, None] ** 2, model.shape)
+        flags = np.where(spectra.bad, BAD_INPUT.value, np.where(spectra.fitted, 0, LEFT_OUT.value))
+        flags = flags | np.where(failed, SPAXEL_FAILED.value, 0)[:, None]
+
+        def image(values: np.ndarray, height: int = last - y) -> np.ndarray:
+            return values.T.reshape(n_wave, height, nx)
+
+        here = np.s_[:, y:last, :]
+        with np.errstate(over="ignore", invalid="ignore"):
+            # As in the file, flagged voxels too: whoever looks at them should see them.
+            maps["FITSPEC"][here] = np.asarray(cube.values[here], np.float64) * stretch
+            maps["VAR"][here] = image(variance)
+            maps["FITCONT"][here] = image(continuum)
+            if cube.stellar is not None:
+                stellar = np.asarray(cube.stellar[here], np.float64) * stretch
+                maps["STELLAR"][here] = stellar
+                maps["MODEL"][here] = image(model) + stellar
+            else:
+                maps["MODEL"][here] = image(model)
+        maps["FLAGS"][here] = image(flags)
+        release(maps)
+        cube.release()
+        if progress is not None:
+            progress("write", last * nx, ny * nx)
+
+
+def _images(fit: CubeFit) -> list[fits.ImageHDU]:
+    """Every extension between the cubes and the tables, in IFSCube's order, ours after each of its."""
+    ny, nx = fit.shape
+    flux = fits_unit(fit.cube.unit, times="Angstrom")
+    images = []
+
+    def add(name: str, data: np.ndarray, meaning: str, unit: str = "", planes: Sequence[str] = ()) -> fits.ImageHDU:
+        hdu = fits.ImageHDU(data, map_header(fit.cube, max(data.ndim, 2)) if data.ndim > 1 else None, name=name)
+        if data.ndim == 3 and fit.cube.celestial is not None:
+            hdu.header["CTYPE3"], hdu.header["CRPIX3"], hdu.header["CRVAL3"] = "PLANE", 1.0, 1.0
+            hdu.header["CD3_3"] = 1.0
+        if unit:
+            hdu.header["BUNIT"] = unit
+        hdu.header["OBJECT"] = (name, meaning)
+        _function_cards(hdu.header, fit)
+        for i, plane in enumerate(planes, start=1):
+            hdu.header[f"PLANE{i:03d}"] = plane
+        images.append(hdu)
+        return hdu
+
+    solution_units = [fits_unit(fit.cube.unit), "km s-1", "km s-1"]
+    names = [f"{line} {parameter}" for line in fit.lines for parameter in PARAMETERS]
+    for suffix, source in (("", fit.values), ("_ERR", fit.errors)):
+        planes = np.stack([source[parameter] for parameter in PARAMETERS], axis=1).reshape(-1, ny, nx)
+        meaning = "1 sigma errors of SOLUTION" if suffix else "parameters: see PARNAMES"
+        hdu = add(f"SOLUTION{suffix}", planes, meaning, planes=names)
+        for i in range(len(names)):
+            hdu.header[f"PUNIT{i + 1:03d}"] = (solution_units[i % 3], "unit of the plane")
+        if not suffix:
+            add("RED_CHI", fit.reduced_chi2, "chi2 over degrees of freedom")
+            guesses = np.stack(
+                [np.full(len(fit.lines), np.nan), fit.setup.guess_velocity, fit.setup.guess_sigma], axis=1
+            ).ravel()
+            guess = add("INIGUESS", guesses, "declared guesses; NaN: found in each spaxel", planes=names)
+            guess.header["COMMENT"] = "Starts are searched in every spaxel; sigma is that of the line itself."
+    contents = (
+        ("FLUX_M", "flux", flux, "integrated flux of the model"),
+        ("FLUX_D", "flux_direct", flux, "integrated flux of the data"),
+        ("EQW_M", "equivalent_width", "Angstrom", "equivalent width of the model, emission < 0"),
+        ("EQW_D", "equivalent_width_direct", "Angstrom", "equivalent width of the data, emission < 0"),
+    )
+    errors = [images.pop(1)]  # SOLUTION_ERR: IFSCube's extensions keep their numbers
+    for name, quantity, unit, meaning in contents:
+        add(name, fit.values[quantity].reshape(-1, ny, nx), meaning, unit, fit.lines)
+        errors.append(add(f"{name}_ERR", fit.errors[quantity].reshape(-1, ny, nx), f"1 sigma errors of {name}", unit, fit.lines))
+        images.pop()
+    bit_cards(add("STATUS", fit.status.astype(np.int32), "0 = fitted").header, STATUS_FLAGS, "fitted")
+    skipped = np.zeros(fit.shape) if fit.cube.spatial_mask is None else fit.cube.spatial_mask
+    add("MASK2D", np.asarray(skipped, np.uint8), "1 = skipped")
+    fit_images, rest = list(images), []
+    images.clear()
+    bit_cards(add("WARN", fit.warn.astype(np.int32), "advisory bits").header, WARN_FLAGS, "nothing to say")
+    add("DOF", fit.dof, "degrees of freedom")
+    rest += errors + images
+    return fit_images + rest
+
+
+def _function_cards(header: fits.Header, fit: CubeFit) -> None:
+    """IFSCube's cards: the first spaxel that was tried, the profile and how many there are."""
+    tried = _tried(fit)
+    first = int(tried[0]) if tried.size else 0
+    header["FIT_X0"], header["FIT_Y0"] = first % fit.shape[1], first // fit.shape[1]
+    header["FUNCTION"], header["NFUNC"] = "gaussian", len(fit.lines)
+
+
+def _tried(fit: CubeFit) -> np.ndarray:
+    mask = fit.cube.spatial_mask
+    return np.arange(fit.cube.n_spaxels) if mask is None else np.flatnonzero(~mask.ravel())
+
+
+def _tables(fit: CubeFit) -> list[fits.BinTableHDU]:
+    rows = _tried(fit)
+    nx = fit.shape[1]
+    index = fits.BinTableHDU.from_columns(
+        [fits.Column("row", "K", array=rows // nx), fits.Column("column", "K", array=rows % nx)], name="SPECIDX"
+    )
+    parameters = fits.BinTableHDU.from_columns(
+        [
+            text_column("component", [line for line in fit.lines for _ in PARAMETERS]),
+            text_column("parameter", [name for _ in fit.lines for name in PARAMETERS]),
+        ],
+        name="PARNAMES",
+    )
+    rest = np.array([line.rest_wavelength for line in fit.setup.lines], dtype=np.float64)
+    features = fits.BinTableHDU.from_columns(
+        [text_column("feature", fit.lines), fits.Column("rest_wavelength", "D", unit="Angstrom", array=rest)], name="FEATWL"
+    )
+    return [index, parameters, features, configuration_table(fit)]
