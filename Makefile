@@ -44,7 +44,8 @@ docs: $(VENV)/.stamp-docs
 	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 benchmarks: $(VENV)/.stamp-dev
-	$(BIN)/python -m pytest benchmarks -p benchmark -o "addopts=--strict-markers --import-mode=importlib" $(PYTEST_ARGS)
+	PYTHONPATH=. $(BIN)/python benchmarks/three_lines.py
+	$(BIN)/python -m pytest benchmarks -o "addopts=--strict-markers --import-mode=importlib" $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-* build dist docs/_build docs/gallery docs/generated demo-output

@@ -2,12 +2,12 @@
 
 Library calls on thousands of tiny matrices cost more than the arithmetic, so matrices up to
 about 16 x 16 are factorised element by element, each element an array over the batch. Larger
-ones go to LAPACK; banded ones to a scan over rows.
+ones by a loop over columns; banded ones by a scan over rows. LAPACK is not used: XLA's batched
+calls of it from several threads at once can deadlock on a CPU (seen with jax 0.10.2).
 """
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -21,7 +21,7 @@ def solve_spd(matrix: Array, rhs: Array, *, unrolled: bool) -> Array:
         Symmetric, positive definite, with a unit diagonal for the best accuracy.
     rhs : array (batch, n) or (batch, n, m)
     unrolled : bool
-        Element by element (small n) or LAPACK.
+        Element by element (small n), or by a loop over columns.
 
     Returns
     -------
@@ -31,8 +31,7 @@ def solve_spd(matrix: Array, rhs: Array, *, unrolled: bool) -> Array:
     if rhs.ndim == 2:
         return solve_spd(matrix, rhs[..., None], unrolled=unrolled)[..., 0]
     if not unrolled:
-        factor = jnp.linalg.cholesky(matrix, symmetrize_input=False)
-        return jax.scipy.linalg.cho_solve((factor, True), rhs)
+        return _solve_by_columns(matrix, rhs)
     n, columns = matrix.shape[-1], rhs.shape[-1]
     factor = _factorise([[matrix[:, i, j] for j in range(i + 1)] for i in range(n)])
     solved = [_substitute(factor, [rhs[:, i, k] for i in range(n)]) for k in range(columns)]
@@ -81,6 +80,38 @@ def _substitute(factor: list[list[Array]], rhs: list[Array]) -> list[Array]:
             value = value - factor[k][i] * solution[k]
         solution[i] = value * factor[i][i]
     return solution
+
+
+def _solve_by_columns(matrix: Array, rhs: Array) -> Array:
+    """Right-looking Cholesky with the forward substitution alongside, then the backward one."""
+    n = matrix.shape[-1]
+    index = jnp.arange(n)
+
+    def eliminate(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        left, right, factor = carry
+        column = lax.dynamic_index_in_dim(left, j, axis=2, keepdims=False)
+        pivot = lax.dynamic_index_in_dim(column, j, axis=1)
+        inverse = lax.rsqrt(jnp.maximum(pivot, jnp.finfo(matrix.dtype).eps))
+        column = jnp.where(index > j, column * inverse, 0.0)
+        solved = lax.dynamic_index_in_dim(right, j, axis=1) * inverse[:, :, None]
+        left = left - column[:, :, None] * column[:, None, :]
+        right = jnp.where((index > j)[None, :, None], right - column[:, :, None] * solved, right)
+        right = lax.dynamic_update_index_in_dim(right, solved, j, axis=1)
+        column = jnp.where(index == j, inverse, column)
+        return left, right, lax.dynamic_update_index_in_dim(factor, column, j, axis=2)
+
+    _, forward, factor = lax.fori_loop(0, n, eliminate, (matrix, rhs, jnp.zeros_like(matrix)))
+
+    def back(k: Array, right: Array) -> Array:
+        j = n - 1 - k
+        column = lax.dynamic_index_in_dim(factor, j, axis=2, keepdims=False)
+        inverse = lax.dynamic_index_in_dim(column, j, axis=1)
+        below = jnp.where(index > j, column, 0.0)
+        known = jnp.sum(below[:, :, None] * right, axis=1)
+        value = (lax.dynamic_index_in_dim(right, j, axis=1, keepdims=False) - known) * inverse
+        return lax.dynamic_update_index_in_dim(right, value[:, None, :], j, axis=1)
+
+    return lax.fori_loop(0, n, back, forward)
 
 
 def solve_banded_spd(bands: Array, rhs: Array) -> Array:

@@ -44,7 +44,7 @@ class Block:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["chi2", "hessian", "gradient", "linear", "linear_hessian", "cross"],
+    data_fields=["chi2", "hessian", "gradient"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -52,16 +52,12 @@ class Evaluation:
     """Result of `evaluate` for each row.
 
     ``chi2 (batch,)``; ``hessian (batch, n, n)`` = J^T W J and ``gradient (batch, n)`` = J^T W r
-    of the free parameters, the linear block projected out; ``linear (batch, K)`` the solved
-    coefficients, ``linear_hessian (batch, K, K)`` and ``cross (batch, n, K)`` their blocks.
+    of the free parameters, the linear block projected out.
     """
 
     chi2: Array
     hessian: Array
     gradient: Array
-    linear: Array
-    linear_hessian: Array
-    cross: Array
 
 
 def batched(function: Callable[..., Any], block: Block) -> Callable[..., Any]:
@@ -103,19 +99,15 @@ def n_linear(model: Any, options: Options) -> int:
     return len(model.linear_names) if options.linear != "keep" else 0
 
 
-def gram(columns: Sequence[Array], *, unrolled: bool) -> Array:
+def gram(columns: Sequence[Array]) -> Array:
     """Return the (batch, n, n) matrix of inner products of `columns`, each (batch, n_pix)."""
-    n = len(columns)
-    if not unrolled:
-        stacked = jnp.stack(columns, axis=1)
-        return jnp.einsum("bip,bjp->bij", stacked, stacked)
-    sums = {(i, j): jnp.sum(columns[i] * columns[j], axis=1) for i in range(n) for j in range(i + 1)}
-    return jnp.stack([jnp.stack([sums[max(i, j), min(i, j)] for j in range(n)], axis=1) for i in range(n)], axis=1)
+    stacked = jnp.stack(columns, axis=1)
+    return jnp.einsum("bip,bjp->bij", stacked, stacked)
 
 
-def inner(columns: Sequence[Array], other: Array) -> Array:
-    """Return (batch, n): each column's inner product with `other` (batch, n_pix)."""
-    return jnp.stack([jnp.sum(column * other, axis=1) for column in columns], axis=1)
+def inner(columns: Sequence[Array], others: Sequence[Array]) -> Array:
+    """Return (batch, n, m): inner products of `columns` with `others`."""
+    return jnp.einsum("bip,bjp->bij", jnp.stack(columns, axis=1), jnp.stack(others, axis=1))
 
 
 def solve_linear_block(gram_matrix: Array, rhs: Array, options: Options) -> tuple[Array, Array]:
@@ -133,56 +125,69 @@ def solve_linear_block(gram_matrix: Array, rhs: Array, options: Options) -> tupl
     return solve_spd(scaled, rhs / safe, unrolled=unrolled) / safe * live, live
 
 
-def evaluate(model: Any, options: Options, block: Block, x: Array) -> Evaluation:
-    """Evaluate a batch of fits at free vectors `x` (batch, n)."""
-    n = x.shape[1]
-    xs = tuple(x[:, j] for j in range(n))
+@dataclass(frozen=True)
+class Linearised:
+    """The whitened problem at some parameters, each array (batch, n_pix).
+
+    `residual` = (data - model) / sigma; `columns` and `design` the whitened slopes by the free
+    vector and by the linear block; ``linear (batch, K)`` its solution, `free` which of it is free.
+    """
+
+    residual: Array
+    columns: list[Array]
+    design: list[Array]
+    linear: Array
+    free: Array
+
+
+def linearise(model: Any, options: Options, block: Block, x: Array) -> Linearised:
+    """Solve the linear block at `x` (batch, n), and differentiate the model there."""
+    xs = tuple(x[:, j] for j in range(x.shape[1]))
     weight = block.root_weight
-    empty = jnp.zeros((x.shape[0], 0), x.dtype)
     if options.linear == "keep":
         predict = batched(lambda space, xs, coords: model(space.unpack(xs), coords), block)
         residual = (block.values - predict(xs)) * weight
-        columns = [column * weight for column in columns_of(predict, xs)]
-        linear, linear_hessian, cross = empty, jnp.zeros((x.shape[0], 0, 0), x.dtype), jnp.zeros((x.shape[0], n, 0), x.dtype)
-    else:
-        parts = batched(lambda space, xs, coords: design_columns(model, space.unpack(xs), coords), block)
+        empty = jnp.zeros((x.shape[0], 0), x.dtype)
+        return Linearised(residual, [column * weight for column in columns_of(predict, xs)], [], empty, empty)
+    parts = batched(lambda space, xs, coords: design_columns(model, space.unpack(xs), coords), block)
+    design, offset = parts(xs)
+    whitened = [column * weight for column in design]
+    residual = (block.values - offset) * weight
+    linear, free = solve_linear_block(gram(whitened), inner(whitened, [residual])[:, :, 0], options)
+    for k, column in enumerate(whitened):
+        residual = residual - linear[:, k, None] * column
+
+    def predict_at(xs: tuple[Array, ...]) -> Array:
         design, offset = parts(xs)
-        whitened = [column * weight for column in design]
-        linear_unrolled = options.unrolled(len(whitened))
-        linear_hessian = gram(whitened, unrolled=linear_unrolled)
-        target = (block.values - offset) * weight
-        linear, free = solve_linear_block(linear_hessian, inner(whitened, target), options)
-        residual = target
-        for k, column in enumerate(whitened):
-            residual = residual - linear[:, k, None] * column
+        for k, column in enumerate(design):
+            offset = offset + linear[:, k, None] * column
+        return offset
 
-        def predict_at(xs: tuple[Array, ...]) -> Array:
-            design, offset = parts(xs)
-            for k, column in enumerate(design):
-                offset = offset + linear[:, k, None] * column
-            return offset
+    return Linearised(residual, [column * weight for column in columns_of(predict_at, xs)], whitened, linear, free)
 
-        columns = [column * weight for column in columns_of(predict_at, xs)]
-        cross = (
-            jnp.stack([jnp.stack([jnp.sum(c * d, axis=1) for d in whitened], axis=1) for c in columns], axis=1)
-            if columns
-            else jnp.zeros((x.shape[0], 0, len(whitened)), x.dtype)
-        )
+
+def evaluate(model: Any, options: Options, block: Block, x: Array) -> Evaluation:
+    """Evaluate a batch of fits at free vectors `x` (batch, n)."""
+    n = x.shape[1]
+    at = linearise(model, options, block, x)
+    chi2, pixel_weight = loss(at.residual, block.root_weight, options)
+    columns, design, residual = reweighted(at, pixel_weight)
+    hessian = gram(columns) if n else jnp.zeros((x.shape[0], 0, 0), x.dtype)
+    gradient = inner(columns, [residual])[:, :, 0] if n else jnp.zeros((x.shape[0], 0), x.dtype)
+    if design and n:
         # Coefficients held at zero by the non-negative solve take no part in the projection.
-        cross = cross * free[:, None, :]
-        linear_hessian = linear_hessian * free[:, :, None] * free[:, None, :]
-
-    chi2, pixel_weight = _loss(residual, weight, options)
-    if pixel_weight is not None:
-        columns = [column * pixel_weight for column in columns]
-        residual = residual * pixel_weight
-    unrolled = options.unrolled(n)
-    hessian = gram(columns, unrolled=unrolled) if n else jnp.zeros((x.shape[0], 0, 0), x.dtype)
-    gradient = inner(columns, residual) if n else empty
-    if cross.shape[2] and n:
+        cross = inner(columns, design) * at.free[:, None, :]
+        linear_hessian = gram(design) * at.free[:, :, None] * at.free[:, None, :]
         hessian = hessian - _projection(linear_hessian, cross, options)
-    chi2, hessian, gradient = _add_priors(block, xs, chi2, hessian, gradient)
-    return Evaluation(chi2, hessian, gradient, linear, linear_hessian, cross)
+    chi2, hessian, gradient = add_priors(block, x, chi2, hessian, gradient)
+    return Evaluation(chi2, hessian, gradient)
+
+
+def reweighted(at: Linearised, pixel_weight: Array | None) -> tuple[list[Array], list[Array], Array]:
+    """Return columns, design and residual with a robust loss's root weights applied."""
+    if pixel_weight is None:
+        return at.columns, at.design, at.residual
+    return [c * pixel_weight for c in at.columns], [d * pixel_weight for d in at.design], at.residual * pixel_weight
 
 
 def _projection(linear_hessian: Array, cross: Array, options: Options) -> Array:
@@ -193,19 +198,10 @@ def _projection(linear_hessian: Array, cross: Array, options: Options) -> Array:
     scaled = jnp.where(eye > 0, 1.0, linear_hessian / (safe[:, :, None] * safe[:, None, :]))
     rhs = jnp.swapaxes(cross / safe[:, None, :], 1, 2)
     solved = solve_spd(scaled, rhs, unrolled=options.unrolled(scale.shape[1]))
-    if not options.unrolled(max(cross.shape[1:])):
-        return jnp.einsum("bki,bkj->bij", rhs, solved)
-    n, size = cross.shape[1:]
-    return jnp.stack(
-        [
-            jnp.stack([sum(rhs[:, k, i] * solved[:, k, j] for k in range(size)) for j in range(n)], axis=1)  # type: ignore[misc]
-            for i in range(n)
-        ],
-        axis=1,
-    )
+    return jnp.einsum("bki,bkj->bij", rhs, solved)
 
 
-def _loss(residual: Array, weight: Array, options: Options) -> tuple[Array, Array | None]:
+def loss(residual: Array, weight: Array, options: Options) -> tuple[Array, Array | None]:
     """Return the objective of each row and, where the loss is robust, the root weight of each pixel."""
     if options.loss == "gaussian":
         return jnp.sum(residual * residual, axis=1), None
@@ -216,11 +212,14 @@ def _loss(residual: Array, weight: Array, options: Options) -> tuple[Array, Arra
     return objective, jnp.sqrt((nu + 1.0) / (nu * (1.0 + scaled)))
 
 
-def _add_priors(
-    block: Block, xs: tuple[Array, ...], chi2: Array, hessian: Array, gradient: Array
+def add_priors(
+    block: Block, x: Array, chi2: Array, hessian: Array, gradient: Array
 ) -> tuple[Array, Array, Array]:
+    """Add Gaussian priors as further rows; `hessian` may hold a linear block after the free vector."""
     if not any(entry.has_prior for entry in block.space.structure.entries):
         return chi2, hessian, gradient
+    n = x.shape[1]
+    xs = tuple(x[:, j] for j in range(n))
     mapped = jax.vmap(lambda space, xs: tuple(space.prior_residuals(space.unpack(xs))), in_axes=(0, 0))
 
     def rows_at(xs: tuple[Array, ...]) -> Array:
@@ -229,7 +228,7 @@ def _add_priors(
     rows = rows_at(xs)
     columns = [-column for column in columns_of(rows_at, xs)]  # residual is (mean - value): J of the model is minus its slope
     chi2 = chi2 + jnp.sum(rows * rows, axis=1)
-    return chi2, hessian + gram(columns, unrolled=True), gradient + inner(columns, rows)
+    return chi2, hessian.at[:, :n, :n].add(gram(columns)), gradient.at[:, :n].add(inner(columns, [rows])[:, :, 0])
 
 
 def _root_diagonal(matrix: Array) -> Array:

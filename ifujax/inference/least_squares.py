@@ -12,7 +12,7 @@ import numpy as np
 
 from ifujax.errors import UsageError, unknown
 from ifujax.inference import status as bits
-from ifujax.inference.batching import block_size, choose_devices, padded, run_blocks
+from ifujax.inference.batching import block_size, choose_devices, finish_block_size, padded, run_blocks
 from ifujax.inference.evaluation import Block, n_linear
 from ifujax.inference.levenberg_marquardt import CONVERGED, FAILED, FIRST_DAMPING, RUNNING, State, advance
 from ifujax.inference.observations import Observations, spread_axes
@@ -23,7 +23,8 @@ from ifujax.inference.results import FitResult
 from ifujax.inference.uncertainty import Derived, finish
 
 Progress = Callable[[str, int, int], None]
-_FIRST_STEPS, _MORE_STEPS = 8, 6
+_FIRST_STEPS, _MORE_STEPS = 5, 3
+_SEEN: set[Any] = set()
 
 
 def fit_batch(
@@ -222,7 +223,7 @@ class _Runner:
                 end = _iterate(self.model, self.options, block, now, np.int32(steps))
                 return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(mine)], end)
 
-            for mine, end in run_blocks(task, pending, size, self.devices, self.precision):
+            for mine, end in run_blocks(task, pending, size, self.devices, self.precision, first_time=self._first('iterate', size)):
                 for target, source in zip(jax.tree.leaves(state), jax.tree.leaves(end)):
                     target[mine] = source
                 if progress is not None:
@@ -231,6 +232,13 @@ class _Runner:
             pending = pending[(state.phase[pending] == RUNNING) & (state.n_iter[pending] < self.options.max_iter)]
             steps = _MORE_STEPS
         return {"x": state.x, "chi2": state.chi2, "phase": state.phase, "n_iter": state.n_iter}
+
+    def _first(self, program: str, size: int) -> bool:
+        """Whether this process has not run the program in this shape yet."""
+        key = (program, jax.tree.structure((self.model, self.space)), self.options, self.precision, size, self.obs.n_pix)
+        first = key not in _SEEN
+        _SEEN.add(key)
+        return first
 
     def _to_box(self, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
         if self.options.bounds != "transform":
@@ -242,7 +250,7 @@ class _Runner:
     def finish(self, best: dict[str, np.ndarray], other: np.ndarray, derived: Derived | None) -> FitResult:
         """Values, errors and bits of every row at its best end."""
         batch = self.obs.batch
-        size = block_size(batch, self.devices[0].platform)
+        size = finish_block_size(batch, self.devices[0].platform)
         start = np.where(np.isfinite(best["x"]), best["x"], 0).astype(self.dtype)
 
         def task(rows: np.ndarray, device: Any) -> Any:
@@ -250,7 +258,7 @@ class _Runner:
             end = _finish(self.model, self.options, derived, self.block(full), start[full])
             return jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64)[: len(rows)], end)
 
-        parts = [result for _, result in run_blocks(task, np.arange(batch), size, self.devices, self.precision)]
+        parts = [result for _, result in run_blocks(task, np.arange(batch), size, self.devices, self.precision, first_time=self._first('finish', size))]
         end = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         n_good = (self.obs.ivar > 0).sum(axis=1)
         n_free = self.space.n_free + n_linear(self.model, self.options)

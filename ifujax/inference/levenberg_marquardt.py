@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ifujax.inference.cholesky import solve_spd
-from ifujax.inference.evaluation import Block, Evaluation, evaluate
+from ifujax.inference.evaluation import Block, Evaluation, evaluate, n_linear
 from ifujax.inference.options import Options
 
 RUNNING, CONVERGED, FAILED = 0, 1, 2
@@ -62,9 +62,8 @@ def advance(model: Any, options: Options, block: Block, state: State, n_steps: A
     low, high = box_of(block)
     n = state.x.shape[1]
     unrolled = options.unrolled(n)
-    linear_size = len(model.linear_names) if options.linear != "keep" else 0
     n_good = jnp.sum(block.root_weight > 0, axis=1)
-    dof = jnp.maximum(n_good - n - linear_size, 1).astype(state.x.dtype)
+    dof = jnp.maximum(n_good - n - n_linear(model, options), 1).astype(state.x.dtype)
     total = jnp.sum((block.values * block.root_weight) ** 2, axis=1)
     # float32 sums carry noise of about 1e-7 chi2: below that a smaller tolerance means nothing.
     eps = jnp.finfo(state.x.dtype).eps

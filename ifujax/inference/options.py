@@ -28,8 +28,8 @@ class Options:
         What becomes of a model's linear block: nothing (the model has none), solved exactly at
         each step, or solved with non-negative coefficients.
     normal : "auto", "unrolled" or "dense"
-        Normal matrices of up to `unrolled_limit` parameters as separate row sums and an
-        unrolled Cholesky factorisation; larger ones by matrix products and LAPACK.
+        Normal matrices of up to `unrolled_limit` parameters are factorised element by element,
+        each an array over the batch; larger ones by a loop over their columns.
     max_iter : int
         Iterations after which an unfinished fit is given up (status bit).
     tolerance : float

@@ -1,15 +1,15 @@
 """Errors: covariance of the parameters from the curvature at the minimum, carried to anything derived.
 
-To first order the estimate moves by ``C J^T W dy`` when the data move by ``dy``. A quantity
-``d(theta, y)`` with slopes q = dd/dtheta and a = dd/dy therefore has the variance
-``q^T C q + 2 q^T C J^T a + a^T V a``, which covers quantities read off the data as well.
+To first order the estimate moves by ``C J^T W dy`` when the data move by ``dy``, so a function f of
+the parameters has the variance ``f'^T C f'``. A quantity that also reads the data through the
+residuals, ``d = f(theta) + sum_p u_p (y - model)_p``, has
+``f'^T C f' + u^T V u - (J^T u)^T C (J^T u)``: residuals and estimate are uncorrelated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ifujax.inference.cholesky import inverse_spd
-from ifujax.inference.evaluation import Block, Evaluation, batched, columns_of, design_columns, evaluate, n_linear
+from ifujax.inference.evaluation import Block, add_priors, batched, columns_of, gram, linearise, loss, n_linear, reweighted
 from ifujax.inference.options import Options
 
 
@@ -29,168 +29,119 @@ class Derived:
     ----------
     from_model : callable, optional
         ``(model, params, linear, coords) -> dict`` of scalars for one fit.
-    from_data : callable, optional
-        ``(model, params, linear, coords, values, good) -> dict`` of scalars, `good` 1 for used pixels.
+    from_residuals : callable, optional
+        ``(model, params, linear, coords) -> dict`` of arrays (n_pix,), for names that `from_model` also
+        has: weights of the residuals of used pixels, whose weighted sum is added to the quantity.
     """
 
     from_model: Callable[..., dict[str, Any]] | None = None
-    from_data: Callable[..., dict[str, Any]] | None = None
+    from_residuals: Callable[..., dict[str, Any]] | None = None
 
 
-def covariance_of(evaluation: Evaluation, options: Options) -> tuple[Array, Array]:
-    """Return the covariance of (free vector, linear block) and which elements the data constrain.
+def covariance_of(hessian: Array, options: Options) -> tuple[Array, Array]:
+    """Invert the curvature (batch, n, n); also return which elements the data constrain.
 
     Parameters at a bound count as free: their error is what the curvature gives, never zero.
     Elements without any curvature, or degenerate with others to rounding, are not constrained;
-    their rows and columns are NaN.
+    their rows and columns are zero here.
     """
-    hessian, cross, linear_hessian = evaluation.hessian, evaluation.cross, evaluation.linear_hessian
-    inverse, felt = _guarded_inverse(hessian, options)
-    if not cross.shape[2]:
-        return _spread_nan(inverse, felt), felt
-    linear_inverse, linear_felt = _guarded_inverse(linear_hessian, options)
-    shift = jnp.einsum("bik,bkl->bil", cross, linear_inverse)
-    mixed = -jnp.einsum("bij,bjl->bil", inverse, shift)
-    lower = linear_inverse - jnp.einsum("bik,bil->bkl", shift, mixed)
-    covariance = jnp.concatenate(
-        [jnp.concatenate([inverse, mixed], axis=2), jnp.concatenate([jnp.swapaxes(mixed, 1, 2), lower], axis=2)], axis=1
-    )
-    felt = jnp.concatenate([felt, linear_felt], axis=1)
-    return _spread_nan(covariance, felt), felt
-
-
-def _guarded_inverse(matrix: Array, options: Options) -> tuple[Array, Array]:
-    """Invert over the elements that have curvature; zeros elsewhere."""
-    n = matrix.shape[1]
+    n = hessian.shape[1]
     if n == 0:
-        return matrix, jnp.zeros(matrix.shape[:2], bool)
-    diagonal = jnp.diagonal(matrix, axis1=1, axis2=2)
+        return hessian, jnp.zeros(hessian.shape[:2], bool)
+    diagonal = jnp.diagonal(hessian, axis1=1, axis2=2)
     felt = (diagonal > 0) & jnp.isfinite(diagonal)
     size = jnp.where(felt, jnp.sqrt(jnp.where(felt, diagonal, 1.0)), 1.0)
-    mask = felt.astype(matrix.dtype)
-    eye = jnp.eye(n, dtype=matrix.dtype)
-    scaled = matrix / (size[:, :, None] * size[:, None, :]) * mask[:, :, None] * mask[:, None, :] * (1.0 - eye) + eye
-    inverse = inverse_spd(scaled, unrolled=options.unrolled(n))
+    mask = felt.astype(hessian.dtype)
+    eye = jnp.eye(n, dtype=hessian.dtype)
+    scaled = hessian / (size[:, :, None] * size[:, None, :]) * mask[:, :, None] * mask[:, None, :] * (1.0 - eye) + eye
+    inverse = inverse_spd(scaled, unrolled=False)
     # The inverse's diagonal is the variance inflation by correlations; near 1/eps it is only rounding.
     inflation = jnp.diagonal(inverse, axis1=1, axis2=2)
-    felt = felt & (inflation < 1e-3 / jnp.finfo(matrix.dtype).eps) & (inflation > 0)
-    mask = felt.astype(matrix.dtype)
-    return inverse / (size[:, :, None] * size[:, None, :]) * mask[:, :, None] * mask[:, None, :], felt
-
-
-def _spread_nan(covariance: Array, felt: Array) -> Array:
-    return jnp.where(felt[:, :, None] & felt[:, None, :], covariance, jnp.nan)
+    felt = felt & (inflation < 1e-3 / jnp.finfo(hessian.dtype).eps) & (inflation > 0)
+    keep = felt[:, :, None] & felt[:, None, :]
+    return jnp.where(keep, inverse / (size[:, :, None] * size[:, None, :]), 0.0), felt
 
 
 def finish(model: Any, options: Options, derived: Derived | None, block: Block, x: Array) -> dict[str, Any]:
     """Evaluate solutions: chi2, named values, errors, covariance, derived quantities.
 
     Returns a dict of arrays with a leading batch axis: ``chi2``, ``params`` and ``error`` (dicts by
-    name), ``linear``, ``covariance`` of the free parameters in user units followed by the linear
-    block, ``unconstrained`` (bool), ``derived`` and ``derived_error``.
+    name), ``linear`` and ``linear_error``, ``covariance`` of the free parameters in user units followed
+    by the linear block, ``unconstrained`` (bool), ``derived`` and ``derived_error``.
     """
-    n = x.shape[1]
-    n_lin = n_linear(model, options)
-    evaluation = evaluate(model, options, block, x)
-    covariance, felt = covariance_of(evaluation, options)
-    known = jnp.where(jnp.isnan(covariance), 0.0, covariance)
-    theta = tuple(x[:, j] for j in range(n)) + tuple(evaluation.linear[:, k] for k in range(n_lin))
-
-    def at(function: Callable[..., Any]) -> Callable[[tuple[Array, ...]], Any]:
-        def row(space: Any, theta: tuple[Array, ...], coords: Any) -> Any:
-            linear = jnp.stack(theta[n:]) if n_lin else jnp.zeros((0,), x.dtype)
-            return function(space.unpack(theta[:n]), linear, coords)
-
-        return batched(row, block)
-
-    def spread(function: Callable[..., Any]) -> tuple[Any, Any]:
-        """Value of a tree of quantities and their errors by propagation of the parameters alone."""
-        located = at(function)
-        values = located(theta)
-        slopes = columns_of(located, theta)
-
-        def error(*slope: Array) -> Array:
-            stacked = jnp.stack(slope, axis=1)  # (batch, n + K, ...)
-            flat = stacked.reshape(*stacked.shape[:2], -1)
-            variance = jnp.einsum("bim,bij,bjm->bm", flat, known, flat)
-            lost = jnp.einsum("bim,bi->bm", jnp.abs(flat), (~felt).astype(x.dtype)) > 0
-            # A fixed value has no slope: its error is zero, not unknown.
-            return jnp.where(lost, jnp.nan, jnp.sqrt(jnp.maximum(variance, 0.0))).reshape(stacked.shape[0], *stacked.shape[2:])
-
-        return values, jax.tree.map(error, *slopes) if slopes else jax.tree.map(jnp.zeros_like, values)
-
-    params, error = spread(lambda params, linear, coords: params)
-    result: dict[str, Any] = {"chi2": evaluation.chi2, "params": params, "error": error, "linear": evaluation.linear}
-    to_user = _free_slopes(block, theta[:n], n, n_lin, x.dtype)
-    result["covariance"] = jnp.einsum("bij,bjk,blk->bil", to_user, covariance, to_user)
-    diagonal = jnp.diagonal(covariance, axis1=1, axis2=2)[:, n:]
-    result["linear_error"] = jnp.sqrt(jnp.maximum(diagonal, 0.0))
-    result["unconstrained"] = jnp.any(~felt[:, :n], axis=1)
-    result["derived"], result["derived_error"] = {}, {}
-    if derived is not None and derived.from_model is not None:
-        values, errors = spread(partial(derived.from_model, model))
-        result["derived"] |= values
-        result["derived_error"] |= errors
-    if derived is not None and derived.from_data is not None:
-        values, errors = _from_data(model, options, partial(derived.from_data, model), block, at, theta, known, felt)
-        result["derived"] |= values
-        result["derived_error"] |= errors
-    return result
-
-
-def _free_slopes(block: Block, xs: tuple[Array, ...], n: int, n_lin: int, dtype: Any) -> Array:
-    """Slopes of the free parameters in user units by the free vector, the linear block's being 1."""
+    n, n_lin = x.shape[1], n_linear(model, options)
+    at = linearise(model, options, block, x)
+    chi2, pixel_weight = loss(at.residual, block.root_weight, options)
+    columns, design, _ = reweighted(at, pixel_weight)
+    everything = columns + design
+    hessian = gram(everything) if everything else jnp.zeros((x.shape[0], 0, 0), x.dtype)
+    chi2, hessian, _ = add_priors(block, x, chi2, hessian, jnp.zeros((x.shape[0], n + n_lin), x.dtype))
+    covariance, felt = covariance_of(hessian, options)
+    theta = tuple(x[:, j] for j in range(n)) + tuple(at.linear[:, k] for k in range(n_lin))
     free = block.space.structure.free
 
-    def flat(space: Any, xs: tuple[Array, ...], coords: Any) -> Array:
-        values = space.unpack(xs)
-        return jnp.concatenate([jnp.reshape(values[entry.name], (entry.size,)) for entry in free])
+    def split(theta: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
+        return theta[:n], jnp.stack(theta[n:]) if n_lin else jnp.zeros((0,), x.dtype)
 
-    batch = block.values.shape[0]
-    full = jnp.zeros((batch, n + n_lin, n + n_lin), dtype)
-    if n:
-        full = full.at[:, :n, :n].set(jnp.stack(columns_of(batched(flat, block), xs), axis=2))
-    return full.at[:, n:, n:].set(jnp.eye(n_lin, dtype=dtype))
+    def reported(space: Any, theta: tuple[Array, ...], coords: Any) -> tuple[Any, Any, Any]:
+        xs, linear = split(theta)
+        params = space.unpack(xs)
+        own = [jnp.reshape(params[entry.name], (entry.size,)) for entry in free]
+        quantities = derived.from_model(model, params, linear, coords) if derived and derived.from_model else {}
+        return params, jnp.concatenate([*own, linear]), quantities
+
+    located = batched(reported, block)
+    values = located(theta)
+    slopes = columns_of(located, theta)
+    (params, _, quantities), (error, _, quantity_error) = values, _spread(values, slopes, covariance, felt)
+    if derived and derived.from_residuals:
+
+        def weights(space: Any, theta: tuple[Array, ...], coords: Any) -> dict[str, Array]:
+            xs, linear = split(theta)
+            return derived.from_residuals(model, space.unpack(xs), linear, coords)  # type: ignore[misc]
+
+        sigma = jnp.where(block.root_weight > 0, 1.0 / jnp.where(block.root_weight > 0, block.root_weight, 1.0), 0.0)
+        named = batched(weights, block)(theta)
+        whitened = jnp.stack([weight * sigma for weight in named.values()], axis=1)  # (batch, quantities, n_pix)
+        overlap = jnp.einsum("bqp,bip->bqi", whitened, jnp.stack(everything, axis=1))
+        gained = jnp.einsum("bqp,bp->bq", whitened, at.residual)
+        known = jnp.sum(overlap * jnp.einsum("bqi,bij->bqj", overlap, covariance), axis=2)
+        extra = jnp.maximum(jnp.sum(whitened**2, axis=2) - known, 0.0)
+        for q, name in enumerate(named):
+            quantities[name] = quantities[name] + gained[:, q]
+            quantity_error[name] = jnp.sqrt(quantity_error[name] ** 2 + extra[:, q])
+    own_slopes = jnp.stack([slope[1] for slope in slopes], axis=2) if slopes else jnp.zeros((x.shape[0], 0, 0), x.dtype)
+    nan = jnp.where(felt[:, :, None] & felt[:, None, :], 0.0, jnp.nan)
+    user_covariance = jnp.einsum("bij,bjk,blk->bil", own_slopes, covariance, own_slopes) + nan
+    return {
+        "chi2": chi2,
+        "params": params,
+        "error": error,
+        "linear": at.linear,
+        "linear_error": jnp.sqrt(jnp.diagonal(user_covariance, axis1=1, axis2=2)[:, n:]),
+        "covariance": user_covariance,
+        "unconstrained": jnp.any(~felt[:, :n], axis=1),
+        "derived": quantities,
+        "derived_error": quantity_error,
+    }
 
 
-def _from_data(
-    model: Any, options: Options, function: Callable[..., Any], block: Block, at: Any, theta: Any, known: Array, felt: Array
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    good = (block.root_weight > 0).astype(block.values.dtype)
-    leaves, tree = jax.tree.flatten(block.coords)
-    n = block.space.structure.n_free
-
-    def row(space: Any, theta: tuple[Array, ...], values: Array, good: Array, *leaves: Array) -> dict[str, Array]:
-        linear = jnp.stack(theta[n:]) if len(theta) > n else jnp.zeros((0,), values.dtype)
-        return function(space.unpack(theta[:n]), linear, jax.tree.unflatten(tree, leaves), values, good)
-
-    mapped = jax.vmap(row, in_axes=(0, 0, 0, 0, *block.coords_axes))
-
-    def quantities(theta: tuple[Array, ...], values: Array) -> dict[str, Array]:
-        return mapped(block.space, theta, values, good, *leaves)
-
-    def predicted(params: Any, linear: Array, coords: Any) -> Array:
-        if options.linear == "keep":
-            return model(params, coords)
-        design, offset = design_columns(model, params, coords)
-        for k, column in enumerate(design):
-            offset = offset + linear[k] * column
-        return offset
-
-    values, pullback = jax.vjp(lambda y: quantities(theta, y), block.values)
-    slopes = columns_of(lambda theta: quantities(theta, block.values), theta)
-    jacobian = columns_of(at(predicted), theta)
-    variance_of_pixel = jnp.where(block.root_weight > 0, 1.0 / jnp.where(block.root_weight > 0, block.root_weight, 1.0) ** 2, 0.0)
-    errors: dict[str, Array] = {}
-    for name in values:
-        one = {key: jnp.ones_like(v) if key == name else jnp.zeros_like(v) for key, v in values.items()}
-        by_data = pullback(one)[0] * good
-        by_theta = jnp.stack([slope[name] for slope in slopes], axis=1)
-        overlap = jnp.stack([jnp.sum(column * by_data, axis=1) for column in jacobian], axis=1)
-        variance = (
-            jnp.einsum("bi,bij,bj->b", by_theta, known, by_theta + 2.0 * overlap)
-            + jnp.sum(by_data**2 * variance_of_pixel, axis=1)
-        )
-        lost = jnp.any((by_theta != 0) & ~felt, axis=1)
-        errors[name] = jnp.where(lost, jnp.nan, jnp.sqrt(jnp.maximum(variance, 0.0)))
-    return values, errors
+def _spread(values: Any, slopes: list[Any], covariance: Array, felt: Array) -> Any:
+    """Carry the covariance of theta to a tree of quantities (batch, ...), all in one product."""
+    leaves, tree = jax.tree.flatten(values)
+    if not slopes:
+        return jax.tree.map(jnp.zeros_like, values)
+    batch = leaves[0].shape[0]
+    flat = jnp.stack(
+        [jnp.concatenate([leaf.reshape(batch, -1) for leaf in jax.tree.leaves(slope)], axis=1) for slope in slopes], axis=1
+    )
+    variance = jnp.sum(flat * jnp.einsum("bij,bjq->biq", covariance, flat), axis=1)
+    # A quantity that rests on an unconstrained parameter has no error; a fixed one has the error zero.
+    lost = jnp.any((flat != 0) & ~felt[:, :, None], axis=1)
+    errors = jnp.where(lost, jnp.nan, jnp.sqrt(jnp.maximum(variance, 0.0)))
+    result, first = [], 0
+    for leaf in leaves:
+        size = leaf.size // batch
+        result.append(errors[:, first : first + size].reshape(leaf.shape))
+        first += size
+    return jax.tree.unflatten(tree, result)

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,17 +51,23 @@ def fits_unit(text: str, *, power: int = 1, times: str = "") -> str:
     if not text:
         return ""
     spelled = re.sub(r"[A-Za-zÅ]+", lambda word: _ALIASES.get(word.group(), word.group()), text)
-    # "1e-17" must not lose its e to a unit; astropy reads the rest of the spellings.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", units.UnitsWarning)
-            unit = units.Unit(spelled) ** power * (units.Unit(times) if times else 1)
-        unit = units.CompositeUnit(_decade(unit.scale), unit.bases, unit.powers)
-        return unit.to_string("fits")
+            unit = units.Unit(spelled) ** power * (units.Unit(times) if times else units.dimensionless_unscaled)
+        unit = units.CompositeUnit(_decade(float(unit.scale.real)), unit.bases, unit.powers)
+        return " ".join(sorted(unit.to_string("fits").split(), key=_habit))
     except (ValueError, TypeError, AttributeError):
         plain = text.encode("ascii", "replace").decode()
         plain = f"({plain})**{power}" if power != 1 else plain
         return f"{plain} {times}".strip()
+
+
+def _habit(word: str) -> tuple[bool, int]:
+    """Sort key: scale and numerator first, then s-1 cm-2 Angstrom-1 as the field writes it."""
+    under = word[-2:-1] == "-" and not word.startswith("10**")
+    order = ("s-", "cm-", "Angstrom-")
+    return under, next((i for i, name in enumerate(order) if under and word.startswith(name)), -1)
 
 
 def _decade(scale: float) -> float:
@@ -157,7 +163,7 @@ def primary_header(fit: CubeFit) -> fits.Header:
     rest = cube.rest_wavelength
     cards: dict[str, tuple[Any, str]] = {
         "REDSHIFT": (cube.redshift, "of the rest frame"),
-        "DATE": (datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S"), "UTC, when this file was written"),
+        "DATE": (datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), "UTC, when this file was written"),
         "INFILE": (cube.path.name if cube.path else "", "input cube"),
         "CREATOR": (f"ifujax {__version__}", "program and version"),
         "JAXVER": (jax.__version__, "version of jax"),

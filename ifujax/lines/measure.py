@@ -24,52 +24,52 @@ def _window(model: EmissionSpectrum, params: Any, coords: SpectralCoords, i: int
     return (jnp.abs(coords.pixel_velocity[i] - centre) <= WINDOW_SIGMA * sigma).astype(coords.width.dtype) * (coords.width > 0)
 
 
-def _over_continuum(density: Array, continuum: Array, window: Array, width: Array) -> Array:
-    """Integral of ``density / continuum`` over the window; NaN where the continuum is not positive there."""
-    inside = window > 0
-    safe = jnp.where(inside & (continuum > 0), continuum, 1.0)
-    total = jnp.sum(jnp.where(inside, density / safe * width, 0.0))
-    return jnp.where(jnp.any(inside & ~(continuum > 0)) | ~jnp.any(inside), jnp.nan, total)
+def _per_continuum(model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> Array:
+    """Pixel width over continuum within each line's window, (lines, n_pix): flux density to equivalent width.
+
+    All NaN for a line where the continuum is not positive in its window, or the window is empty.
+    """
+    continuum = model.continuum(linear, coords)
+    inside = jnp.stack([_window(model, params, coords, i) for i in range(len(model.names))]) > 0
+    usable = continuum > 0
+    value = jnp.where(inside, coords.width / jnp.where(usable, continuum, 1.0), 0.0)
+    lost = jnp.any(inside & ~usable, axis=1) | ~jnp.any(inside, axis=1)
+    return jnp.where(lost[:, None], jnp.nan, value)
 
 
 def from_model(model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
-    """Return flux, amplitude, observed sigma and model equivalent width of each line."""
-    continuum = model.continuum(linear, coords)
+    """Return flux, amplitude, observed sigma and equivalent width of each line.
+
+    The equivalent width is the flux times the mean of 1 / continuum over the line's profile; its
+    error holds those of flux and continuum, not the much smaller effect of the profile's own.
+    The two `_direct` quantities get the data's part from `from_residuals`: what the data hold beyond
+    the model, within the line's window, is counted to the line; masked pixels take the model's value.
+    """
+    # Of unit strength, so that a line without flux still has a width error.
+    unit = dict(params) | {f"{name}.{kind}": jnp.ones_like(coords.width[0]) for name, kind in zip(model.names, model.strengths)}
+    profiles = lax.stop_gradient(jnp.stack([model.line(unit, coords, i) for i in range(len(model.names))]))
+    # One product over all lines: separate sums would work the profiles out again for each.
+    width = jnp.einsum("lp,lp->l", profiles, _per_continuum(model, params, linear, coords))
     result: dict[str, Array] = {}
     for i, name in enumerate(model.names):
-        result[f"{name}.flux"] = model.flux(params, i)
+        flux = model.flux(params, i)
+        mean = width[i] / lax.stop_gradient(model.flux(unit, i))
+        result[f"{name}.flux"] = result[f"{name}.flux_direct"] = flux
         result[f"{name}.amplitude"] = model.amplitude(params, i)
         result[f"{name}.sigma"] = model.observed_sigma(params, i)
-        density = model.line(params, coords, i)
         # Emission is negative: the convention of absorption studies, as in IFSCube.
-        result[f"{name}.equivalent_width"] = -_over_continuum(
-            density, continuum, _window(model, params, coords, i), coords.width
-        )
+        result[f"{name}.equivalent_width"] = result[f"{name}.equivalent_width_direct"] = -mean * flux
     return result
 
 
-def from_data(
-    model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords, values: Array, good: Array
-) -> dict[str, Array]:
-    """Return flux and equivalent width read off the data, the other lines subtracted.
-
-    Masked pixels take the model's value.
-    """
-    profiles = [model.line(params, coords, i) for i in range(len(model.names))]
-    total = profiles[0]
-    for profile in profiles[1:]:
-        total = total + profile
-    for k in range(linear.shape[0]):
-        total = total + linear[k] * coords.basis[k]
-    residual = good * (values - total)
-    continuum = model.continuum(linear, coords)
+def from_residuals(model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
+    """Return the weights with which residuals enter the direct flux and equivalent width of each line."""
+    per_continuum = _per_continuum(model, params, linear, coords)
     result: dict[str, Array] = {}
     for i, name in enumerate(model.names):
-        window = _window(model, params, coords, i)
-        density = residual + profiles[i]
-        result[f"{name}.flux_direct"] = jnp.sum(density * window * coords.width)
-        result[f"{name}.equivalent_width_direct"] = -_over_continuum(density, continuum, window, coords.width)
+        result[f"{name}.flux_direct"] = _window(model, params, coords, i) * coords.width
+        result[f"{name}.equivalent_width_direct"] = -per_continuum[i]
     return result
 
 
-LINE_QUANTITIES = Derived(from_model, from_data)
+LINE_QUANTITIES = Derived(from_model, from_residuals)

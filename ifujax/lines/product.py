@@ -10,7 +10,7 @@ import bz2
 import gzip
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +94,8 @@ def _write(fit: CubeFit, path: Path, progress: Progress | None) -> None:
         fits.HDUList([primary, rest]).writeto(path, output_verify="silentfix+ignore")
     maps = append_large(path, _cubes(fit))
     with fits.open(path, mode="append") as file:
-        for hdu in [*_images(fit), *_tables(fit)]:
+        theirs, ours = _images(fit)
+        for hdu in [*theirs, *_tables(fit), *ours]:
             file.append(hdu)
     maps |= append_large(path, [_flags_image(fit)])
     _fill(fit, maps, progress)
@@ -175,69 +176,66 @@ def _fill(fit: CubeFit, maps: dict[str, np.memmap], progress: Progress | None) -
             progress("write", last * nx, ny * nx)
 
 
-def _images(fit: CubeFit) -> list[fits.ImageHDU]:
-    """Every extension between the cubes and the tables, in IFSCube's order, ours after each of its."""
-    ny, nx = fit.shape
-    flux = fits_unit(fit.cube.unit, times="Angstrom")
-    images = []
-
-    def add(name: str, data: np.ndarray, meaning: str, unit: str = "", planes: Sequence[str] = ()) -> fits.ImageHDU:
-        hdu = fits.ImageHDU(data, map_header(fit.cube, max(data.ndim, 2)) if data.ndim > 1 else None, name=name)
-        if data.ndim == 3 and fit.cube.celestial is not None:
-            hdu.header["CTYPE3"], hdu.header["CRPIX3"], hdu.header["CRVAL3"] = "PLANE", 1.0, 1.0
-            hdu.header["CD3_3"] = 1.0
-        if unit:
-            hdu.header["BUNIT"] = unit
-        hdu.header["OBJECT"] = (name, meaning)
-        _function_cards(hdu.header, fit)
-        for i, plane in enumerate(planes, start=1):
-            hdu.header[f"PLANE{i:03d}"] = plane
-        images.append(hdu)
-        return hdu
-
-    solution_units = [fits_unit(fit.cube.unit), "km s-1", "km s-1"]
+def _images(fit: CubeFit) -> tuple[list[fits.ImageHDU], list[fits.ImageHDU]]:
+    """Return IFSCube's image extensions in its order (scripts may count them), and those that it hasn't."""
+    density, flux = fits_unit(fit.cube.unit), fits_unit(fit.cube.unit, times="Angstrom")
     names = [f"{line} {parameter}" for line in fit.lines for parameter in PARAMETERS]
-    for suffix, source in (("", fit.values), ("_ERR", fit.errors)):
-        planes = np.stack([source[parameter] for parameter in PARAMETERS], axis=1).reshape(-1, ny, nx)
-        meaning = "1 sigma errors of SOLUTION" if suffix else "parameters: see PARNAMES"
-        hdu = add(f"SOLUTION{suffix}", planes, meaning, planes=names)
-        for i in range(len(names)):
-            hdu.header[f"PUNIT{i + 1:03d}"] = (solution_units[i % 3], "unit of the plane")
-        if not suffix:
-            add("RED_CHI", fit.reduced_chi2, "chi2 over degrees of freedom")
-            guesses = np.stack(
-                [np.full(len(fit.lines), np.nan), fit.setup.guess_velocity, fit.setup.guess_sigma], axis=1
-            ).ravel()
-            guess = add("INIGUESS", guesses, "declared guesses; NaN: found in each spaxel", planes=names)
-            guess.header["COMMENT"] = "Starts are searched in every spaxel; sigma is that of the line itself."
+    units = [unit for _ in fit.lines for unit in (density, "km s-1", "km s-1")]
+    solution = _image(fit, "SOLUTION", _planes(fit, fit.values), "parameters: see PARNAMES", "", names, units)
+    guesses = np.stack([np.full(len(fit.lines), np.nan), fit.setup.guess_velocity, fit.setup.guess_sigma], axis=1).ravel()
+    guess = _image(fit, "INIGUESS", guesses, "declared guesses; NaN: found in each spaxel", "", names, units)
+    guess.header["COMMENT"] = "Starts are searched in every spaxel. sigma here is that of the line itself."
+    theirs = [solution, _image(fit, "RED_CHI", fit.reduced_chi2, "chi2 over degrees of freedom"), guess]
+    ours = [_image(fit, "SOLUTION_ERR", _planes(fit, fit.errors), "1 sigma errors of SOLUTION", "", names, units)]
     contents = (
         ("FLUX_M", "flux", flux, "integrated flux of the model"),
         ("FLUX_D", "flux_direct", flux, "integrated flux of the data"),
         ("EQW_M", "equivalent_width", "Angstrom", "equivalent width of the model, emission < 0"),
         ("EQW_D", "equivalent_width_direct", "Angstrom", "equivalent width of the data, emission < 0"),
     )
-    errors = [images.pop(1)]  # SOLUTION_ERR: IFSCube's extensions keep their numbers
     for name, quantity, unit, meaning in contents:
-        add(name, fit.values[quantity].reshape(-1, ny, nx), meaning, unit, fit.lines)
-        errors.append(add(f"{name}_ERR", fit.errors[quantity].reshape(-1, ny, nx), f"1 sigma errors of {name}", unit, fit.lines))
-        images.pop()
-    bit_cards(add("STATUS", fit.status.astype(np.int32), "0 = fitted").header, STATUS_FLAGS, "fitted")
-    skipped = np.zeros(fit.shape) if fit.cube.spatial_mask is None else fit.cube.spatial_mask
-    add("MASK2D", np.asarray(skipped, np.uint8), "1 = skipped")
-    fit_images, rest = list(images), []
-    images.clear()
-    bit_cards(add("WARN", fit.warn.astype(np.int32), "advisory bits").header, WARN_FLAGS, "nothing to say")
-    add("DOF", fit.dof, "degrees of freedom")
-    rest += errors + images
-    return fit_images + rest
+        values, errors = (source[quantity].reshape(-1, *fit.shape) for source in (fit.values, fit.errors))
+        theirs.append(_image(fit, name, values, meaning, unit, fit.lines))
+        ours.append(_image(fit, f"{name}_ERR", errors, f"1 sigma errors of {name}", unit, fit.lines))
+    status = _image(fit, "STATUS", fit.status.astype(np.int32), "0 = fitted")
+    bit_cards(status.header, STATUS_FLAGS, "fitted")
+    warn = _image(fit, "WARN", fit.warn.astype(np.int32), "advisory bits")
+    bit_cards(warn.header, WARN_FLAGS, "nothing to say")
+    skipped = np.zeros(fit.shape, np.uint8) if fit.cube.spatial_mask is None else fit.cube.spatial_mask.astype(np.uint8)
+    theirs += [status, _image(fit, "MASK2D", skipped, "1 = skipped")]
+    ours += [warn, _image(fit, "DOF", fit.dof, "degrees of freedom")]
+    return theirs, ours
 
 
-def _function_cards(header: fits.Header, fit: CubeFit) -> None:
-    """IFSCube's cards: the first spaxel that was tried, the profile and how many there are."""
-    tried = _tried(fit)
-    first = int(tried[0]) if tried.size else 0
+def _planes(fit: CubeFit, source: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the parameters, line after line, as (3 lines, y, x)."""
+    return np.stack([source[parameter] for parameter in PARAMETERS], axis=1).reshape(-1, *fit.shape)
+
+
+def _image(
+    fit: CubeFit,
+    name: str,
+    data: np.ndarray,
+    meaning: str,
+    unit: str = "",
+    planes: Sequence[str] = (),
+    plane_units: Sequence[str] = (),
+) -> fits.ImageHDU:
+    header = map_header(fit.cube, data.ndim) if data.ndim > 1 else fits.Header()
+    if data.ndim == 3 and fit.cube.celestial is not None:
+        header["CTYPE3"], header["CRPIX3"], header["CRVAL3"], header["CD3_3"] = "PLANE", 1.0, 1.0, 1.0
+    if unit:
+        header["BUNIT"] = unit
+    header["OBJECT"] = (name, meaning)
+    # IFSCube's cards: the first spaxel that was tried, the profile and the number of lines.
+    first = int(_tried(fit)[0])
     header["FIT_X0"], header["FIT_Y0"] = first % fit.shape[1], first // fit.shape[1]
     header["FUNCTION"], header["NFUNC"] = "gaussian", len(fit.lines)
+    for i, plane in enumerate(planes, start=1):
+        header[f"PLANE{i:03d}"] = plane
+    for i, each in enumerate(plane_units, start=1):
+        header[f"PUNIT{i:03d}"] = (each, "unit of the plane")
+    return fits.ImageHDU(data, header, name=name)
 
 
 def _tried(fit: CubeFit) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -43,7 +43,10 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class Spectra:
-    """Spectra of some spaxels, rest frame: each (n, wave); `components` (n, lines, wave)."""
+    """Spectra of some spaxels, rest frame: each (n, wave); `components` (n, lines, wave).
+
+    `bad` voxels are unusable in the input; `fitted` ones had a weight in the fit.
+    """
 
     rest_wavelength: np.ndarray
     data: np.ndarray
@@ -52,6 +55,7 @@ class Spectra:
     stellar: np.ndarray | None
     continuum: np.ndarray
     components: np.ndarray
+    fitted: np.ndarray
 
     @property
     def model(self) -> np.ndarray:
@@ -103,6 +107,7 @@ class CubeFit:
     flat_chi2: np.ndarray = field(repr=False)
     flat_n_good: np.ndarray = field(repr=False)
     flat_noise: np.ndarray = field(repr=False)
+    packed_fitted: np.ndarray = field(repr=False)
     n_free: int
     seconds: float
 
@@ -217,7 +222,14 @@ class CubeFit:
         failed = self.flat_status[rows] != 0
         components[failed] = np.nan
         return Spectra(
-            self.cube.rest_wavelength, spaxels.values, spaxels.variance, spaxels.bad, spaxels.stellar, continuum, components
+            rest_wavelength=self.cube.rest_wavelength,
+            data=spaxels.values,
+            variance=spaxels.variance,
+            bad=spaxels.bad,
+            stellar=spaxels.stellar,
+            continuum=continuum,
+            components=components,
+            fitted=np.unpackbits(self.packed_fitted[rows], axis=1, count=n_wave).astype(bool),
         )
 
     def _row(self, x: int, y: int) -> int:
@@ -295,11 +307,11 @@ class CubeFit:
 
         return page_figure(self, line)
 
-    def write(self, path: str | Path, overwrite: bool = False) -> Path:
+    def write(self, path: str | Path, overwrite: bool = False, progress: Callable[[str, int, int], None] | None = None) -> Path:
         """Write the FITS product (IFSCube's extensions, and errors). See the docs for its layout."""
         from ifujax.lines.product import write_product
 
-        return write_product(self, Path(path), overwrite=overwrite)
+        return write_product(self, Path(path), overwrite=overwrite, progress=progress)
 
     def write_maps(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write one named 2-D extension for each quantity and its error."""

@@ -149,6 +149,7 @@ class ChunkResult:
     warn: np.ndarray
     status: np.ndarray
     noise: np.ndarray
+    fitted: np.ndarray
 
 
 class _ChunkFitter:
@@ -211,7 +212,7 @@ class _ChunkFitter:
         warn = np.where(estimated, bits.NOISE_ESTIMATED.value, 0)
         warn = warn | np.where(spaxels.dropped_variance > 0, bits.BAD_VARIANCE.value, 0)
         status = np.where(constant, bits.CONSTANT_DATA.value, result.status)
-        return ChunkResult(result, polynomial, warn, status, noise)
+        return ChunkResult(result, polynomial, warn, status, noise, ivar > 0)
 
     def _rejection(self, values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the rejection polynomial's coefficients, the data less it, and the pixels it kept."""
@@ -354,6 +355,7 @@ class _Collection:
         self.linear = np.full((n, n_poly), np.nan)
         self.status, self.warn = np.zeros(n, np.int32), np.zeros(n, np.int32)
         self.chi2, self.noise = np.full(n, np.nan), np.full(n, np.nan)
+        self.fitted = np.zeros((n, -(-fitter.cube.shape[0] // 8)), np.uint8)
         self.n_good, self.n_iter = np.zeros(n, np.int32), np.zeros(n, np.int32)
         self.n_free = 0
 
@@ -370,6 +372,7 @@ class _Collection:
                 self.errors[name][i, rows] = np.where(lost, np.nan, source[1][f"{line}.{name}"])
         self.linear[rows] = fit.linear if model.n_continuum else chunk.polynomial
         self.status[rows], self.noise[rows] = chunk.status, chunk.noise
+        self.fitted[rows] = np.packbits(chunk.fitted, axis=1)
         self.warn[rows] = np.where(lost, chunk.warn, chunk.warn | fit.warn)
         self.chi2[rows] = np.where(lost, np.nan, fit.chi2)
         self.n_good[rows], self.n_iter[rows] = fit.n_good, fit.n_iter
@@ -408,6 +411,7 @@ class _Collection:
             flat_chi2=self.chi2,
             flat_n_good=self.n_good,
             flat_noise=self.noise,
+            packed_fitted=self.fitted,
             n_free=self.n_free,
             seconds=seconds,
         )

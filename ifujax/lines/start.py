@@ -31,6 +31,10 @@ class Component:
     sigma: np.ndarray
     templates: np.ndarray
     """(grid, lines, n_pix) float32: each line at unit strength."""
+    flat: tuple[np.ndarray, ...]
+    """For each line, the templates as (n_pix, grid)."""
+    products: dict[tuple[int, int], np.ndarray]
+    """Products of the templates of two lines that touch somewhere, (n_pix, grid)."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class StartFinder:
                     best = np.where(rival, second, best)
                 else:
                     rival = np.ones(len(y), bool)
-                chosen = amplitude[rows, best]
+                chosen = amplitude[:, rows, best].T
                 for k, i in enumerate(component.lines):
                     velocity[way, :, i] = np.where(rival, component.velocity[best], np.nan)
                     sigma[way, :, i] = component.sigma[best]
@@ -158,7 +162,15 @@ class StartFinder:
                 rest = setup.model.rest_wavelengths[i]
                 shape = shape / (np.sqrt(2.0 * np.pi) * s * rest / C_KMS)[:, None]
             templates[:, k] = shape
-        return Component(tuple(group), velocity, sigma, templates)
+        flat = tuple(np.ascontiguousarray(templates[:, k].T) for k in range(len(group)))
+        products = {}
+        for a in range(len(group)):
+            for b in range(a + 1):
+                product = flat[a] * flat[b]
+                norm = np.sqrt((flat[a] ** 2).sum(axis=0) * (flat[b] ** 2).sum(axis=0))
+                if a == b or np.any(product.sum(axis=0) > 1e-2 * norm):
+                    products[a, b] = product
+        return Component(tuple(group), velocity, sigma, templates, flat, products)
 
 
 def _overlapping(setup: Setup, components: list[Component]) -> list[tuple[int, int]]:
@@ -240,35 +252,27 @@ def _instrumental(setup: Setup, group: list[int]) -> float:
 
 
 def _score(component: Component, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how much each grid point lowers chi2 (n, grid), and its non-negative amplitudes (n, grid, lines)."""
-    grid, size, n_pix = component.templates.shape
-    flat = component.templates.reshape(grid * size, n_pix)
-    # One normalisation for all templates of a line keeps float32 sums of amplitudes and fluxes alike.
-    overlap = (w * y) @ flat.T
-    overlap = overlap.reshape(len(y), grid, size)
-    power = {}
-    for a in range(size):
-        for b in range(a + 1):
-            product = component.templates[:, a] * component.templates[:, b]
-            norm = np.sqrt((component.templates[:, a] ** 2).sum(axis=1) * (component.templates[:, b] ** 2).sum(axis=1))
-            touching = product.sum(axis=1) > 1e-3 * np.maximum(norm, 1e-30)
-            if a == b:
-                power[a, b] = w @ product.T
-            elif touching.any():
-                full = np.zeros((len(y), grid), np.float32)
-                full[:, touching] = w @ product[touching].T
-                power[a, b] = full
-    amplitude = np.zeros_like(overlap)
-    for _ in range(4 if len(power) > size else 1):
+    """Return how much each grid point lowers chi2 (n, grid), and its non-negative amplitudes (lines, n, grid)."""
+    size, (n, grid) = len(component.lines), (len(y), len(component.velocity))
+    weighted = w * y
+    overlap = [weighted @ component.flat[a] for a in range(size)]
+    power = {pair: w @ product for pair, product in component.products.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = [np.where(power[a, a] > 0, 1 / power[a, a], 0) for a in range(size)]
+    amplitude = np.stack([np.maximum(overlap[a] * inverse[a], 0) for a in range(size)])
+    mixed = [pair for pair in power if pair[0] != pair[1]]
+    for _ in range(3 if mixed else 0):
         for a in range(size):
-            rest = overlap[:, :, a].copy()
-            for b in range(size):
-                key = (max(a, b), min(a, b))
-                if b != a and key in power:
-                    rest -= power[key] * amplitude[:, :, b]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                amplitude[:, :, a] = np.where(power[a, a] > 0, np.maximum(rest, 0) / power[a, a], 0)
-    score = 2 * (overlap * amplitude).sum(axis=2)
-    for (a, b), value in power.items():
-        score -= (1 if a == b else 2) * value * amplitude[:, :, a] * amplitude[:, :, b]
+            partners = [pair for pair in mixed if a in pair]
+            if not partners:
+                continue
+            rest = overlap[a].copy()
+            for pair in partners:
+                rest -= power[pair] * amplitude[pair[0] + pair[1] - a]
+            amplitude[a] = np.maximum(rest * inverse[a], 0)
+    score = np.zeros((n, grid), np.float32)
+    for a in range(size):
+        score += amplitude[a] * (2 * overlap[a] - power[a, a] * amplitude[a])
+    for pair in mixed:
+        score -= 2 * power[pair] * amplitude[pair[0]] * amplitude[pair[1]]
     return score, amplitude

@@ -13,6 +13,7 @@ from ifujax.errors import DataError, IfujaxWarning, UsageError
 from ifujax.inference.declarations import Bounded, Fixed, Tied
 from ifujax.lines.config import LSF, LineFitConfig
 from ifujax.lines.dialect import MULTI_STARTS, parse_config, read_config
+from tests.reference import reference_data
 
 FIT = """
 [fit]
@@ -320,10 +321,7 @@ SHIPPED = [
 
 
 def shipped(name: str) -> Path:
-    path = Path(__file__).resolve().parents[3] / "shared" / "data" / "line_fitting" / name
-    if not path.exists():
-        pytest.skip("the reference data are not here")
-    return path
+    return reference_data("line_fitting", *name.split("/"))
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -1,0 +1,112 @@
+"""The file of maps: one named 2-D extension for each line and quantity, as DS9, QFitsView and Cubeviz open them."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.io import fits
+
+from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS
+from ifujax.io.output import atomic_path
+from ifujax.lines.headers import bit_cards, configuration_table, fits_unit, map_header, primary_header
+
+if TYPE_CHECKING:
+    from ifujax.lines.results import CubeFit
+
+MEANINGS = {
+    "flux": "integrated flux of the model",
+    "amplitude": "peak flux density of the line",
+    "velocity": "relative to REDSHIFT, relativistic",
+    "velocity_dispersion": "of the line itself (LSF taken off)",
+    "sigma": "observed dispersion, with the LSF",
+    "snr": "flux over its error",
+    "equivalent_width": "of the model, rest frame, emission < 0",
+    "flux_direct": "integrated flux of the data",
+    "equivalent_width_direct": "of the data, rest frame, emission < 0",
+}
+
+
+def write_maps(fit: CubeFit, path: Path, *, overwrite: bool = False) -> Path:
+    """Write every map of a fit as an extension of its own, whole or not at all.
+
+    ``HA_FLUX``, ``HA_FLUX_ERR``, ``HA_VELOCITY``, ... for each line and quantity (those of lines with
+    common kinematics are repeated), then STATUS, WARN, RED_CHI, DOF and the table FITCONFIG.
+
+    Parameters
+    ----------
+    fit : CubeFit
+    path : Path
+        A name that ends in .gz or .bz2 is compressed.
+    overwrite : bool
+
+    Raises
+    ------
+    UsageError, DataError
+        As `ifujax.io.output.atomic_path`: the file exists, can't be written, or the disk is full.
+    """
+    path = Path(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # cards of the input that break the standard
+        hdus = fits.HDUList([fits.PrimaryHDU(header=primary_header(fit)), *_line_maps(fit), *_fit_maps(fit)])
+        hdus.append(configuration_table(fit))
+        with atomic_path(path, overwrite) as temporary:
+            hdus.writeto(temporary, output_verify="silentfix+ignore")
+    return path
+
+
+def extension_names(lines: Sequence[str]) -> list[str]:
+    """Return the upper-case name of each line; FITS can't tell ``Ha`` from ``ha``, so the second becomes ``HA2``."""
+    seen: Counter[str] = Counter()
+    names: list[str] = []
+    for line in lines:
+        name = "".join(letter if letter.isascii() and letter.isprintable() else "_" for letter in line).upper()
+        seen[name] += 1
+        unique = name if seen[name] == 1 else f"{name}{seen[name]}"
+        while unique in names:
+            unique += "_"
+        names.append(unique)
+    return names
+
+
+def _line_maps(fit: CubeFit) -> list[fits.ImageHDU]:
+    density, flux = fits_unit(fit.cube.unit), fits_unit(fit.cube.unit, times="Angstrom")
+    units = {name: unit.replace("km/s", "km s-1") for name, unit in fit.units.items()}
+    units.update(flux=flux, flux_direct=flux, amplitude=density)
+    hdus = []
+    for prefix, line, settings in zip(extension_names(fit.lines), fit.lines, fit.setup.lines):
+        for quantity in fit.quantities:
+            for suffix, source in (("", fit), ("_ERR", fit.error)):
+                if quantity == "snr" and suffix:
+                    continue
+                meaning = f"1 sigma error of {prefix}_{quantity.upper()}" if suffix else MEANINGS[quantity]
+                hdu = _map(fit, f"{prefix}_{quantity.upper()}{suffix}", source[line, quantity], meaning, units[quantity])
+                hdu.header["LINE"] = line
+                hdu.header["RESTWAVE"] = (settings.rest_wavelength, "[Angstrom] rest wavelength of the line")
+                hdus.append(hdu)
+    return hdus
+
+
+def _fit_maps(fit: CubeFit) -> list[fits.ImageHDU]:
+    status = _map(fit, "STATUS", fit.status.astype(np.int32), "0 = fitted")
+    bit_cards(status.header, STATUS_FLAGS, "fitted")
+    warn = _map(fit, "WARN", fit.warn.astype(np.int32), "advisory bits")
+    bit_cards(warn.header, WARN_FLAGS, "nothing to say")
+    return [
+        status,
+        warn,
+        _map(fit, "RED_CHI", fit.reduced_chi2, "chi2 over degrees of freedom"),
+        _map(fit, "DOF", fit.dof, "degrees of freedom"),
+    ]
+
+
+def _map(fit: CubeFit, name: str, values: np.ndarray, meaning: str, unit: str = "") -> fits.ImageHDU:
+    header = map_header(fit.cube)
+    if unit:
+        header["BUNIT"] = unit
+    header["CONTENT"] = meaning
+    return fits.ImageHDU(values, header, name=name)
