@@ -18,9 +18,8 @@ import numpy as np
 from ifujax.errors import UsageError
 from ifujax.inference.precision import working_precision
 
-_CPU_BLOCKS = (8, 64, 256)
+_CPU_BLOCKS = (8, 64)
 _GPU_BLOCKS = (256, 4096, 65536)
-_CPU_FINISH = 64
 _PIXEL_BUCKET = 16
 
 
@@ -28,12 +27,6 @@ def block_size(n_rows: int, platform: str) -> int:
     """Return how many fits go into one block: a few sizes only, so that few shapes are compiled."""
     sizes = _CPU_BLOCKS if platform == "cpu" else _GPU_BLOCKS
     return next((size for size in sizes if size >= n_rows), sizes[-1])
-
-
-def finish_block_size(n_rows: int, platform: str) -> int:
-    """Return the block for the one look at the solutions, which holds several times more per row in cache."""
-    size = block_size(n_rows, platform)
-    return min(size, _CPU_FINISH) if platform == "cpu" else size
 
 
 def pixel_bucket(n_pix: int) -> int:
@@ -75,14 +68,11 @@ def run_blocks(
     size: int,
     devices: Sequence[Any],
     precision: str,
-    *,
-    first_time: bool = False,
 ) -> Iterator[tuple[np.ndarray, Any]]:
     """Call ``task(row_indices, device)`` for each block of `size` rows; yield results as they come in order.
 
     `task` runs in a worker thread, inside the precision context; a short block is the task's to
-    pad. Blocks go round the devices; on a CPU as many run at once as there are cores. With
-    `first_time` each device's first block runs alone, and compiles.
+    pad. Blocks go round the devices; on a CPU as many run at once as there are cores.
     """
     blocks = [rows[i : i + size] for i in range(0, len(rows), size)]
     workers = max(len(devices), usable_cores() if devices[0].platform == "cpu" else 2 * len(devices))
@@ -92,15 +82,11 @@ def run_blocks(
         with working_precision(precision), jax.default_device(device):
             return task(blocks[i], device)
 
-    # Threads that meet an uncompiled program would all trace it: the first block of each device goes ahead.
-    ahead = min(len(devices), len(blocks)) if first_time else 0
-    for i in range(ahead):
-        yield blocks[i], work(i)
-    if len(blocks) - ahead == 1:
-        yield blocks[-1], work(len(blocks) - 1)
+    if len(blocks) == 1:
+        yield blocks[0], work(0)
         return
-    with ThreadPoolExecutor(max_workers=max(1, min(workers, len(blocks) - ahead))) as pool:
-        for block, result in zip(blocks[ahead:], pool.map(work, range(ahead, len(blocks)))):
+    with ThreadPoolExecutor(max_workers=min(workers, len(blocks))) as pool:
+        for block, result in zip(blocks, pool.map(work, range(len(blocks)))):
             yield block, result
 
 

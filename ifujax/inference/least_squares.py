@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -12,19 +13,20 @@ import numpy as np
 
 from ifujax.errors import UsageError, unknown
 from ifujax.inference import status as bits
-from ifujax.inference.batching import block_size, choose_devices, finish_block_size, padded, run_blocks
+from ifujax.inference.batching import block_size, choose_devices, padded, run_blocks
 from ifujax.inference.evaluation import Block, n_linear
 from ifujax.inference.levenberg_marquardt import CONVERGED, FAILED, FIRST_DAMPING, RUNNING, State, advance
 from ifujax.inference.observations import Observations, spread_axes
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
-from ifujax.inference.precision import dtype_of
+from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.results import FitResult
 from ifujax.inference.uncertainty import Derived, finish
 
 Progress = Callable[[str, int, int], None]
-_FIRST_STEPS, _MORE_STEPS = 5, 3
-_SEEN: set[Any] = set()
+_STEPS = {False: (6, 3), True: (3, 2)}
+"""Iterations of the first and of later rounds: from a start, or from where float32 ended."""
+_COMPILED: set[Any] = set()
 
 
 def fit_batch(
@@ -77,7 +79,7 @@ def fit_batch(
     """
     rows_of_start = pack_starts(space, start, obs.batch)
     batch, n_starts = obs.batch, rows_of_start.shape[0]
-    runner = _Runner(model, space, obs, options, precision, choose_devices(devices))
+    runner = _Runner(model, space, obs, options, derived, precision, choose_devices(devices))
     if n_starts == 1:
         tried = np.arange(batch)
         outcome = runner.solve(tried, rows_of_start[0], progress, batch)
@@ -88,7 +90,7 @@ def fit_batch(
         which, row = np.nonzero(present)
         outcome = runner.solve(row, rows_of_start[which, row], progress, batch)
         best, other = _best_of(outcome, which, row, n_starts, batch, rows_of_start)
-    return runner.finish(best, other, derived)
+    return runner.finish(best, other)
 
 
 def pack_starts(space: ParameterSpace, start: Mapping[str, Any] | Any, batch: int) -> np.ndarray:
@@ -169,9 +171,17 @@ class _Runner:
     """One batch being fitted: host arrays, and the blocks cut from them."""
 
     def __init__(
-        self, model: Any, space: ParameterSpace, obs: Observations, options: Options, precision: str, devices: list[Any]
+        self,
+        model: Any,
+        space: ParameterSpace,
+        obs: Observations,
+        options: Options,
+        derived: Derived | None,
+        precision: str,
+        devices: list[Any],
     ) -> None:
         self.model, self.options, self.precision, self.devices = model, options, precision, devices
+        self.derived = derived
         self.space = space
         self.obs = obs
         self.dtype = dtype_of(precision)
@@ -179,15 +189,16 @@ class _Runner:
         axes = jax.tree.leaves(spread_axes(obs.coords, obs.coords_axes))
         self.coords_axes = tuple(None if axis < 0 else axis for axis in axes)
 
-    def block(self, rows: np.ndarray) -> Block:
+    def block(self, rows: np.ndarray, precision: str) -> Block:
         """Gather some rows into a block in working precision."""
+        dtype = dtype_of(precision)
         # The root is taken in float64: squares of raw fluxes leave float32's range.
         root = np.sqrt(np.asarray(self.obs.ivar[rows], dtype=np.float64))
 
         def cast(leaf: Any) -> Any:
             leaf = np.asarray(leaf)
             if leaf.dtype.kind == "f":
-                return leaf.astype(self.dtype, copy=False)
+                return leaf.astype(dtype, copy=False)
             return leaf
 
         coords = self.obs.coords_of(rows)
@@ -198,47 +209,84 @@ class _Runner:
 
     def solve(self, rows: np.ndarray, x: np.ndarray, progress: Progress | None, batch: int) -> dict[str, np.ndarray]:
         """Iterate all starts to their ends; `rows` says which data each start belongs to."""
-        count, n = x.shape
+        count = len(x)
         size = block_size(count, self.devices[0].platform)
         x = self._to_box(rows, x)
-        state = State(
-            x=x.astype(self.dtype),
-            chi2=np.full(count, np.inf, self.dtype),
-            hessian=np.zeros((count, n, n), self.dtype),
-            gradient=np.zeros((count, n), self.dtype),
-            curvature=np.zeros((count, n, n), self.dtype),
-            damping=np.full(count, FIRST_DAMPING, self.dtype),
-            growth=np.full(count, 2, self.dtype),
-            n_iter=np.zeros(count, np.int32),
-            phase=np.full(count, RUNNING, np.int32),
-        )
-        pending, steps = np.arange(count), _FIRST_STEPS
+        state = _fresh(x, self.dtype)
+        self._compile(size, state)
+        if self.warm:
+            early = _fresh(x, np.dtype(np.float32))
+            self._iterate_all(early, rows, size, "float32", None)
+            # What float32 could not follow starts again; the rest goes on from there, unevaluated in float64.
+            sound = (early.phase != FAILED) & np.isfinite(early.x).all(axis=1)
+            for name in ("x", "curvature", "damping"):
+                target, source = getattr(state, name), getattr(early, name)
+                finite = sound & np.isfinite(source.reshape(count, -1)).all(axis=1)
+                target[finite] = source[finite]
+            state.damping[sound] = np.minimum(state.damping[sound], FIRST_DAMPING)
+            state.n_iter[sound] = np.minimum(early.n_iter[sound], self.options.max_iter // 2)
+
+        def report(left: int) -> None:
+            if progress is not None:
+                progress("fit", int(batch * (1 - left / max(count, 1))), batch)
+
+        self._iterate_all(state, rows, size, self.precision, report)
+        return {"x": state.x, "chi2": state.chi2, "phase": state.phase, "n_iter": state.n_iter}
+
+    @property
+    def warm(self) -> bool:
+        return self.options.warm_up and self.dtype == np.float64
+
+    def _iterate_all(
+        self, state: State, rows: np.ndarray, size: int, precision: str, report: Callable[[int], None] | None
+    ) -> None:
+        """Run rounds of a few iterations, the unfinished gathered anew each time; `state` is updated in place."""
+        steps, more = _STEPS[precision == "float64" and self.warm]
+        pending = np.arange(len(rows))
         while pending.size:
 
             def task(mine: np.ndarray, device: Any, steps: int = steps) -> State:
                 full = padded(mine, size)
-                block = self.block(rows[full])
                 now = jax.tree.map(lambda leaf: leaf[full], state)
-                # Copies a padded row, whose fate is the same as that of the row it repeats.
-                end = _iterate(self.model, self.options, block, now, np.int32(steps))
+                end = _iterate(self.model, self.options, self.block(rows[full], precision), now, np.int32(steps))
                 return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(mine)], end)
 
-            for mine, end in run_blocks(task, pending, size, self.devices, self.precision, first_time=self._first('iterate', size)):
+            for mine, end in run_blocks(task, pending, size, self.devices, precision):
                 for target, source in zip(jax.tree.leaves(state), jax.tree.leaves(end)):
                     target[mine] = source
-                if progress is not None:
-                    running = int((state.phase == RUNNING).sum())
-                    progress("fit", int(batch * (1 - running / count)), batch)
             pending = pending[(state.phase[pending] == RUNNING) & (state.n_iter[pending] < self.options.max_iter)]
-            steps = _MORE_STEPS
-        return {"x": state.x, "chi2": state.chi2, "phase": state.phase, "n_iter": state.n_iter}
+            if report is not None:
+                report(len(pending))
+            steps = more
 
-    def _first(self, program: str, size: int) -> bool:
-        """Whether this process has not run the program in this shape yet."""
-        key = (program, jax.tree.structure((self.model, self.space)), self.options, self.precision, size, self.obs.n_pix)
-        first = key not in _SEEN
-        _SEEN.add(key)
-        return first
+    def _compile(self, size: int, state: State) -> None:
+        """Compile what this fit needs side by side, before threads that meet a new program all trace it."""
+        programs = [("iterate", self.precision)] + [("iterate", "float32")] * self.warm
+        key = (jax.tree.structure((self.model, self.space)), self.options, self.precision, size, self.obs.n_pix, self.derived)
+        jobs = [(*program, device) for program in [*programs, ("finish", self.precision)] for device in self.devices]
+        jobs = [job for job in jobs if (key, job) not in _COMPILED]
+        if not jobs:
+            return
+
+        def work(job: tuple[str, str, Any]) -> None:
+            program, precision, device = job
+            with working_precision(precision) as dtype, jax.default_device(device):
+                if program == "iterate":
+                    none = np.zeros(size, int)
+                    start = _fresh(np.zeros((size, state.x.shape[1])), dtype)
+                    jax.block_until_ready(
+                        _iterate(self.model, self.options, self.block(none, precision), start, np.int32(0))
+                    )
+                else:
+                    few = np.zeros(block_size(self.obs.batch, device.platform), int)
+                    start_x = np.zeros((len(few), state.x.shape[1]), dtype)
+                    jax.block_until_ready(
+                        _finish(self.model, self.options, self.derived, self.block(few, precision), start_x)
+                    )
+
+        with ThreadPoolExecutor(max_workers=min(len(jobs), 4)) as pool:
+            list(pool.map(work, jobs))
+        _COMPILED.update((key, job) for job in jobs)
 
     def _to_box(self, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
         if self.options.bounds != "transform":
@@ -247,18 +295,18 @@ class _Runner:
             moved = jax.vmap(_inside)(jax.tree.map(lambda leaf: leaf[rows], self.wide), x)
         return np.array(moved)
 
-    def finish(self, best: dict[str, np.ndarray], other: np.ndarray, derived: Derived | None) -> FitResult:
+    def finish(self, best: dict[str, np.ndarray], other: np.ndarray) -> FitResult:
         """Values, errors and bits of every row at its best end."""
         batch = self.obs.batch
-        size = finish_block_size(batch, self.devices[0].platform)
+        size = block_size(batch, self.devices[0].platform)
         start = np.where(np.isfinite(best["x"]), best["x"], 0).astype(self.dtype)
 
         def task(rows: np.ndarray, device: Any) -> Any:
             full = padded(rows, size)
-            end = _finish(self.model, self.options, derived, self.block(full), start[full])
+            end = _finish(self.model, self.options, self.derived, self.block(full, self.precision), start[full])
             return jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64)[: len(rows)], end)
 
-        parts = [result for _, result in run_blocks(task, np.arange(batch), size, self.devices, self.precision, first_time=self._first('finish', size))]
+        parts = [result for _, result in run_blocks(task, np.arange(batch), size, self.devices, self.precision)]
         end = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         n_good = (self.obs.ivar > 0).sum(axis=1)
         n_free = self.space.n_free + n_linear(self.model, self.options)
@@ -306,6 +354,22 @@ class _Runner:
         with jax.enable_x64(True):
             low, high = (np.asarray(side, dtype=self.dtype) for side in jax.vmap(_box_row)(self.wide))
         return ((x <= low) | (x >= high)).any(axis=1)
+
+
+def _fresh(x: np.ndarray, dtype: np.dtype) -> State:
+    """States at starts that have not been evaluated."""
+    count, n = x.shape
+    return State(
+        x=x.astype(dtype),
+        chi2=np.full(count, np.inf, dtype),
+        hessian=np.zeros((count, n, n), dtype),
+        gradient=np.zeros((count, n), dtype),
+        curvature=np.zeros((count, n, n), dtype),
+        damping=np.full(count, FIRST_DAMPING, dtype),
+        growth=np.full(count, 2, dtype),
+        n_iter=np.zeros(count, np.int32),
+        phase=np.full(count, RUNNING, np.int32),
+    )
 
 
 def _box_row(space: ParameterSpace) -> tuple[Any, Any]:

@@ -65,9 +65,7 @@ def advance(model: Any, options: Options, block: Block, state: State, n_steps: A
     n_good = jnp.sum(block.root_weight > 0, axis=1)
     dof = jnp.maximum(n_good - n - n_linear(model, options), 1).astype(state.x.dtype)
     total = jnp.sum((block.values * block.root_weight) ** 2, axis=1)
-    # float32 sums carry noise of about 1e-7 chi2: below that a smaller tolerance means nothing.
     eps = jnp.finfo(state.x.dtype).eps
-    tolerance = max(options.tolerance, 30 * float(eps))
 
     def step(carry: tuple[State, Array]) -> tuple[State, Array]:
         now, k = carry
@@ -81,8 +79,10 @@ def advance(model: Any, options: Options, block: Block, state: State, n_steps: A
         gain = now.chi2 - jnp.where(finite, trial.chi2, jnp.inf)
         # What the undamped step would promise, whatever the damping of this one.
         promise = predicted * (1.0 + now.damping)
-        small = ~fresh & (promise <= tolerance * now.chi2 / dof + (10 * eps) ** 2 * total)
-        accepted = finite & ((gain > 0) | (small & (gain >= -tolerance * now.chi2 / dof)))
+        # chi2 is a sum known to rounding only: promises below that can't be checked.
+        known_to = 2 * eps * now.chi2 + (10 * eps) ** 2 * total
+        small = ~fresh & (promise <= options.tolerance * now.chi2 / dof + known_to)
+        accepted = finite & ((gain > 0) | (small & (gain >= -options.tolerance * now.chi2 / dof - known_to)))
         ratio = gain / jnp.maximum(predicted, jnp.finfo(predicted.dtype).tiny)
         eased = jnp.maximum(now.damping * jnp.clip(1.0 - (2.0 * ratio - 1.0) ** 3, 0.33, 2.0), 1e-9)
         damping = jnp.where(fresh, now.damping, jnp.where(accepted, eased, now.damping * now.growth))

@@ -37,6 +37,9 @@ class Options:
         freedom: the parameters then are within about ``sqrt(tolerance)`` of their errors.
     degrees : float
         Degrees of freedom of the Student-t loss.
+    warm_up : bool
+        Where float64 is asked for, iterate in float32 first, at a third of the cost. Every fit is
+        then finished and judged in float64; one that float32 can't follow starts afresh.
     """
 
     loss: Loss = "gaussian"
@@ -46,6 +49,7 @@ class Options:
     max_iter: int = 50
     tolerance: float = 1e-7
     degrees: float = 4.0
+    warm_up: bool = True
     unrolled_limit: int = 16
 
     def __post_init__(self) -> None:

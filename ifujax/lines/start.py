@@ -114,10 +114,11 @@ class StartFinder:
         scale = np.sqrt(np.maximum(ivar.max(axis=1, keepdims=True), np.finfo(float).tiny))
         y = (residual * scale).astype(np.float32)
         w = (ivar / scale**2).astype(np.float32)
+        shared = _score(self.components[0], y, w)  # the first component sees the same data in both ways
         for way in range(velocity.shape[0]):
             left = y.copy()
-            for component in self.components:
-                score, amplitude = _score(component, left, w)
+            for c, component in enumerate(self.components):
+                score, amplitude = shared if c == 0 else _score(component, left, w)
                 best = np.argmax(score, axis=1)
                 rows = np.arange(len(y))
                 if way:
@@ -161,7 +162,8 @@ class StartFinder:
             if setup.model.strengths[i] == "flux":
                 rest = setup.model.rest_wavelengths[i]
                 shape = shape / (np.sqrt(2.0 * np.pi) * s * rest / C_KMS)[:, None]
-            templates[:, k] = shape
+            # Far wings would be denormal numbers, which cost tens of times more than zeros.
+            templates[:, k] = np.where(shape > 1e-6 * shape.max(axis=1, keepdims=True), shape, 0.0)
         flat = tuple(np.ascontiguousarray(templates[:, k].T) for k in range(len(group)))
         products = {}
         for a in range(len(group)):
