@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from batched import prepare_ifujax
 from baselines import ThreeLines, measure, numba_lm, scipy_lm, three_lines
 from multistart import best_of_starts
 from numpy.typing import NDArray
@@ -70,8 +71,8 @@ ENTRIES = [
     Entry(SCIPY, _scipy, fraction=1 / 16),
     Entry(BAR, _numba(37.0)),
     Entry("numba, lines cut at 6 sigma", _numba(6.0)),
-    # Add a way to fit here: Entry("ifujax, float64", prepare), where prepare(sample, problem, rows) compiles on the
-    # shapes it will time and returns a call that gives chi2 of `rows` as NumPy (so that the work is done when it returns).
+    Entry("ifujax, float64: start, fit, errors", prepare_ifujax("float64")),
+    Entry("ifujax, float32: start, fit, errors", prepare_ifujax("float32")),
 ]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ifujax.lines.results import CubeFit
 
 DETECTED = 5.0
-"""Peak signal to noise of H-alpha above which a spaxel counts as detected."""
+"""Flux of H-alpha over its error above which a spaxel counts as detected."""
 
 
 def demo(
@@ -58,7 +58,7 @@ def demo(
             temporary.write_text((files("ifujax.cli") / "demo.cfg").read_text(encoding="utf-8"), encoding="utf-8")
     with ProgressReporter(quiet) as progress:
         cube = minicube_path(progress)
-    fit, line = fit_one(cube, read_config(recipe), outputs, overwrite, quiet=quiet)
+    fit, line = fit_one(cube, read_config(recipe), outputs, overwrite, quiet=quiet, line="ha")
     if quiet:
         return
     typer.echo(f"{cube.name}: {line}")
@@ -76,28 +76,30 @@ def describe_gas(fit: CubeFit) -> str:
     """Return some sentences about the gas that H-alpha shows; the lines must be named ``ha``, ``n2b``, ``s2a`` and ``s2b``."""
     import numpy as np
 
+    from ifujax.lines.figures import amount_text
+    from ifujax.lines.headers import fits_unit
+
     usable = fit.status == 0
     detected = usable & (np.nan_to_num(fit["ha", "snr"]) > DETECTED)
     count = int(detected.sum())
     share = f"{count:,} of {detected.size:,} spaxels"
     if count == 0:
-        return f"H-alpha is detected (peak signal to noise above {DETECTED:g}) in none of {detected.size:,} spaxels."
+        return f"H-alpha is detected (flux above {DETECTED:g} times its error) in none of {detected.size:,} spaxels."
     flux, error = fit["ha", "flux"], fit.error["ha", "flux"]
     velocity, dispersion = fit["ha", "velocity"][detected], fit["ha", "velocity_dispersion"][detected]
     y, x = np.unravel_index(int(np.argmax(np.where(detected, flux, -np.inf))), flux.shape)
     low, middle, high = np.percentile(velocity, [5, 50, 95])
     total = float(np.nansum(flux[detected]))
-    total_error = float(np.sqrt(np.nansum(error[detected] ** 2)))
+    amount = amount_text(total, float(np.sqrt(np.nansum(error[detected] ** 2))), fits_unit(fit.cube.unit, times="Angstrom"))
     nitrogen = float(np.nansum(fit["n2b", "flux"][detected])) / total
     sulphur = float(np.nansum((fit["s2a", "flux"] + fit["s2b", "flux"])[detected])) / total
-    unit = f" in units of {fit.cube.unit} x Angstrom" if fit.cube.unit else ""
     return "\n".join(
         (
-            f"H-alpha is detected (peak signal to noise above {DETECTED:g}) in {share}.",
-            f"Its velocity runs from {low:+.0f} to {high:+.0f} km/s (5 to 95 % of these spaxels; median {middle:+.0f} km/s).",
-            f"Its own velocity dispersion (the instrument's width removed) has a median of {np.median(dispersion):.0f} km/s.",
-            f"It is brightest at x = {x}, y = {y} (from 0).",
-            f"The H-alpha flux of these spaxels adds up to {total:.4g} +- {total_error:.2g}{unit}.",
-            f"[N II] 6583 / H-alpha is {nitrogen:.2f}, [S II] 6716+6731 / H-alpha is {sulphur:.2f}.",
+            f"H-alpha is detected (flux above {DETECTED:g} times its error) in {share}. In these:",
+            f"- its velocity relative to z = {fit.cube.redshift:g} runs from {low:+.0f} to {high:+.0f} km/s "
+            f"(5 to 95 % of the spaxels; median {middle:+.0f} km/s);",
+            f"- its velocity dispersion, the instrument's width taken off, has a median of {np.median(dispersion):.0f} km/s;",
+            f"- its flux adds up to {amount}, and is highest at x = {x}, y = {y} (counted from 0);",
+            f"- the flux ratios [N II] 6583 / H-alpha and [S II] 6716+6731 / H-alpha are {nitrogen:.2f} and {sulphur:.2f}.",
         )
     )

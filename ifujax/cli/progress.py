@@ -49,6 +49,7 @@ class ProgressReporter:
         self._stage: str | None = None
         self._began = self._told = clock()
         self._first = 0
+        self._finished: tuple[str, int, int] | None = None
         self._live: Progress | None = None
         self._task: TaskID | None = None
 
@@ -67,6 +68,8 @@ class ProgressReporter:
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Tell that `done` of `total` (spaxels, usually) have gone through `stage`."""
         if stage != self._stage:
+            if (stage, done, total) == self._finished:  # said already
+                return
             self._leave()
             self._enter(stage, done, total)
         if self._live is not None and self._task is not None and stage not in _UNCOUNTED:
@@ -74,6 +77,7 @@ class ProgressReporter:
         elif self._live is None and not self._quiet:
             self._tell(stage, done, total)
         if done >= total:
+            self._finished = (stage, done, total)
             self._leave()
 
     def _enter(self, stage: str, done: int, total: int) -> None:

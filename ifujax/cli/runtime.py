@@ -6,6 +6,8 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +16,7 @@ from ifujax.errors import IfujaxWarning, UsageError
 
 _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _MAX_HOST_DEVICES = 256
+_COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,30 @@ def prepare(device: str | None = None, threads: int | None = None, use_cache: bo
         os.environ.update(_settings(asked, use_cache))
     if asked is not None:
         _check(asked, device or "")
+
+
+@dataclass
+class CompilationTime:
+    """Seconds that XLA has spent on compiling, or on loading what an earlier run compiled."""
+
+    seconds: float = 0.0
+
+    def add(self, event: str, seconds: float, **_: object) -> None:
+        if event in _COMPILING:
+            self.seconds += seconds
+
+
+@contextmanager
+def compilation_time() -> Iterator[CompilationTime]:
+    """Count the time that goes into compilation within the block. It imports jax."""
+    import jax
+
+    count = CompilationTime()
+    jax.monitoring.register_event_duration_secs_listener(count.add)
+    try:
+        yield count
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count.add)
 
 
 def limit_threads(threads: int) -> None:

@@ -256,15 +256,20 @@ class Cube:
         Raises
         ------
         DataError
-            If no pixel can be used: all NaN, all flagged, or all spaxels masked.
+            If no pixel can be used: all NaN, all flagged, none with a positive uncertainty, or all spaxels masked.
         """
         if self.spatial_mask is not None and self.spatial_mask.all():
             raise DataError(
                 "spatial_mask must leave one spaxel at least; got a mask that skips all. Non-zero means skip: invert it."
             )
-        if not self._any_good(use_flags=False):
+        if not self._any_good():
             raise DataError(
                 "the cube must have finite values in the window; got NaN in every pixel. Check scidata and the window."
+            )
+        if self.uncertainty is not None and not self._any_good(use_uncertainty=True):
+            raise DataError(
+                f"{self.uncertainty_kind} must be positive and finite in one pixel at least; got a plane without any. "
+                "Check which plane it names, or name none: the noise is then estimated from the data."
             )
         notes = []
         if self.flags is not None:
@@ -303,13 +308,16 @@ class Cube:
         keep = slice(None) if self.spatial_mask is None else ~self.spatial_mask
         return [np.asarray(array[i])[keep].ravel() for i in chosen]
 
-    def _any_good(self, use_flags: bool) -> bool:
+    def _any_good(self, use_flags: bool = False, use_uncertainty: bool = False) -> bool:
         keep = slice(None) if self.spatial_mask is None else ~self.spatial_mask
         # From the middle outwards: edges are often empty, and the first good plane ends the search.
         for i in sorted(range(self.shape[0]), key=lambda i: abs(i - self.shape[0] // 2)):
             good = np.isfinite(np.asarray(self.values[i])[keep])
             if use_flags:
                 good &= ~self._flagged(np.asarray(self.flags[i])[keep])  # type: ignore[index]
+            if use_uncertainty:
+                plane = np.asarray(self.uncertainty[i])[keep]  # type: ignore[index]
+                good &= np.isfinite(plane) & (plane > 0)
             if good.any():
                 return True
         return False

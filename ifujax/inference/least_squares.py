@@ -24,7 +24,7 @@ from ifujax.inference.results import FitResult
 from ifujax.inference.uncertainty import Derived, finish
 
 Progress = Callable[[str, int, int], None]
-_STEPS = {False: (6, 3), True: (3, 2)}
+_STEPS = {False: (5, 3), True: (2, 2)}
 """Iterations of the first and of later rounds: from a start, or from where float32 ended."""
 _COMPILED: set[Any] = set()
 
@@ -365,6 +365,7 @@ def _fresh(x: np.ndarray, dtype: np.dtype) -> State:
         hessian=np.zeros((count, n, n), dtype),
         gradient=np.zeros((count, n), dtype),
         curvature=np.zeros((count, n, n), dtype),
+        move=np.zeros((count, n), dtype),
         damping=np.full(count, FIRST_DAMPING, dtype),
         growth=np.full(count, 2, dtype),
         n_iter=np.zeros(count, np.int32),

@@ -7,7 +7,7 @@ whose step would cross its bound is put there before the others are solved again
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,18 +26,22 @@ _LARGEST_DAMPING = 1e12
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["x", "chi2", "hessian", "gradient", "curvature", "damping", "growth", "n_iter", "phase"],
+    data_fields=["x", "chi2", "hessian", "gradient", "curvature", "move", "damping", "growth", "n_iter", "phase"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
 class State:
-    """Where each fit of a block stands. `phase` is RUNNING, CONVERGED or FAILED; chi2 is infinite before the start."""
+    """Where each fit of a block stands. `phase` is RUNNING, CONVERGED or FAILED; chi2 is infinite before the start.
+
+    `curvature` estimates what J^T J leaves out of the Hessian; `move` is the step to try next.
+    """
 
     x: Array
     chi2: Array
     hessian: Array
     gradient: Array
     curvature: Array
+    move: Array
     damping: Array
     growth: Array
     n_iter: Array
@@ -56,8 +60,9 @@ def box_of(block: Block) -> tuple[Array, Array]:
 def advance(model: Any, options: Options, block: Block, state: State, n_steps: Array) -> State:
     """Run up to `n_steps` iterations, or fewer when every row has ended.
 
-    A row that has not been evaluated yet has an infinite chi2: its first iteration evaluates the
-    start, pulled into the box. (One evaluation in the program, so half the compilation.)
+    A row that has not been evaluated yet has an infinite chi2 and no move: its first iteration
+    evaluates the start, pulled into the box. (One evaluation in the program, so half the compilation.)
+    The last step of a row, which promises next to nothing, is taken without another evaluation.
     """
     low, high = box_of(block)
     n = state.x.shape[1]
@@ -69,52 +74,70 @@ def advance(model: Any, options: Options, block: Block, state: State, n_steps: A
 
     def step(carry: tuple[State, Array]) -> tuple[State, Array]:
         now, k = carry
-        fresh = jnp.isinf(now.chi2)
-        move = jnp.where(fresh[:, None], 0.0, _box_step(now, low, high, unrolled))
-        bent = now.hessian + now.curvature
-        predicted = jnp.sum(move * (2 * now.gradient - _times(bent, move)), axis=1)
-        trial_x = jnp.clip(now.x + move, low, high)
+        running, fresh = now.phase == RUNNING, jnp.isinf(now.chi2)
+        trial_x = jnp.clip(now.x + now.move, low, high)
         trial = evaluate(model, options, block, trial_x)
         finite = jnp.isfinite(trial.chi2) & jnp.all(jnp.isfinite(trial.gradient), axis=1)
         gain = now.chi2 - jnp.where(finite, trial.chi2, jnp.inf)
-        # What the undamped step would promise, whatever the damping of this one.
-        promise = predicted * (1.0 + now.damping)
-        # chi2 is a sum known to rounding only: promises below that can't be checked.
-        known_to = 2 * eps * now.chi2 + (10 * eps) ** 2 * total
-        small = ~fresh & (promise <= options.tolerance * now.chi2 / dof + known_to)
-        accepted = finite & ((gain > 0) | (small & (gain >= -options.tolerance * now.chi2 / dof - known_to)))
-        ratio = gain / jnp.maximum(predicted, jnp.finfo(predicted.dtype).tiny)
+        accepted = finite & (gain > 0)
+        ratio = gain / jnp.maximum(_promise(now), jnp.finfo(gain.dtype).tiny)
         eased = jnp.maximum(now.damping * jnp.clip(1.0 - (2.0 * ratio - 1.0) ** 3, 0.33, 2.0), 1e-9)
         damping = jnp.where(fresh, now.damping, jnp.where(accepted, eased, now.damping * now.growth))
-        growth = jnp.where(accepted, 2.0, now.growth * 2.0)
-        stuck = (damping > _LARGEST_DAMPING) | (fresh & ~finite)
-        running = now.phase == RUNNING
-        phase = jnp.where(small, CONVERGED, jnp.where(stuck, FAILED, RUNNING)).astype(jnp.int32)
-        take = running & accepted
+        curvature = jnp.where(fresh[:, None, None], now.curvature, _curvature(now, trial, now.move, accepted))
 
         def choose(new: Array, old: Array) -> Array:
-            return jnp.where(take.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
+            return jnp.where(accepted.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
 
-        after = State(
+        after = replace(
+            now,
             x=choose(trial_x, now.x),
             chi2=choose(trial.chi2, now.chi2),
             hessian=choose(trial.hessian, now.hessian),
             gradient=choose(trial.gradient, now.gradient),
-            curvature=jnp.where(
-                (running & ~fresh)[:, None, None], _curvature(now, trial, move, accepted), now.curvature
-            ),
-            damping=jnp.where(running, damping, now.damping),
-            growth=jnp.where(running, growth, now.growth),
-            n_iter=now.n_iter + (running & ~fresh),
-            phase=jnp.where(running, phase, now.phase),
+            curvature=curvature,
+            damping=damping,
+            growth=jnp.where(accepted, 2.0, now.growth * 2.0),
+            n_iter=now.n_iter + ~fresh,
         )
-        return after, k + 1
+        after = replace(after, move=_box_step(after, low, high, unrolled))
+        promise = _promise(after)
+        # A secant estimate gone wrong can promise nothing (or less): the plain slopes must agree.
+        slope = jnp.max(_slope(after, low, high), axis=1, initial=0.0)
+        # chi2 is a sum known to rounding only: promises below that can't be checked.
+        little = options.tolerance * after.chi2 / dof + 2 * eps * after.chi2 + (10 * eps) ** 2 * total
+        done = (promise * (1.0 + after.damping) <= little) & (slope <= 10 * little)
+        stuck = (damping > _LARGEST_DAMPING) | (fresh & ~finite)
+        after = replace(
+            after,
+            x=jnp.where(done[:, None], jnp.clip(after.x + after.move, low, high), after.x),
+            curvature=jnp.where((promise < 0)[:, None, None], 0.0, after.curvature),
+            phase=jnp.where(stuck, FAILED, jnp.where(done, CONVERGED, RUNNING)).astype(jnp.int32),
+        )
+        return jax.tree.map(lambda new, old: jnp.where(running.reshape((-1,) + (1,) * (old.ndim - 1)), new, old), after, now), k + 1
 
     def unfinished(carry: tuple[State, Array]) -> Array:
         now, k = carry
         return (k < n_steps) & jnp.any(now.phase == RUNNING)
 
     return lax.while_loop(unfinished, step, (state, jnp.zeros((), jnp.int32)))[0]
+
+
+def _promise(state: State) -> Array:
+    """By how much the quadratic model says the move lowers chi2."""
+    bent = state.hessian + state.curvature
+    return jnp.sum(state.move * (2 * state.gradient - _times(bent, state.move)), axis=1)
+
+
+def _slope(state: State, low: Array, high: Array) -> Array:
+    """By how much each free parameter alone would lower chi2, to first order."""
+    diagonal = jnp.diagonal(state.hessian, axis1=1, axis2=2)
+    free = (diagonal > 0) & ~_resting(state, low, high)
+    return jnp.where(free, state.gradient**2 / jnp.where(diagonal > 0, diagonal, 1.0), 0.0)
+
+
+def _resting(state: State, low: Array, high: Array) -> Array:
+    """Parameters at a bound that would leave the box."""
+    return ((state.x <= low) & (state.gradient <= 0)) | ((state.x >= high) & (state.gradient >= 0))
 
 
 def _times(matrix: Array, vector: Array) -> Array:
@@ -147,8 +170,7 @@ def _box_step(state: State, low: Array, high: Array, unrolled: bool) -> Array:
     x, hessian, gradient = state.x, state.hessian + state.curvature, state.gradient
     diagonal = jnp.diagonal(state.hessian, axis1=1, axis2=2)
     felt = diagonal > 0
-    resting = ((x <= low) & (gradient <= 0)) | ((x >= high) & (gradient >= 0))
-    free = felt & ~resting
+    free = felt & ~_resting(state, low, high)
     size = jnp.where(felt, jnp.sqrt(jnp.where(felt, diagonal, 1.0)), 1.0)
     scaled = hessian / (size[:, :, None] * size[:, None, :])
     bow = jnp.diagonal(scaled, axis1=1, axis2=2)

@@ -17,7 +17,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from ifujax.inference.cholesky import inverse_spd
-from ifujax.inference.evaluation import Block, add_priors, batched, columns_of, gram, linearise, loss, n_linear, reweighted
+from ifujax.inference.evaluation import (
+    Block,
+    Linearised,
+    add_priors,
+    batched,
+    columns_of,
+    gram,
+    linearise,
+    loss,
+    n_linear,
+    reweighted,
+)
 from ifujax.inference.options import Options
 
 
@@ -77,6 +88,24 @@ def finish(model: Any, options: Options, derived: Derived | None, block: Block, 
     hessian = gram(everything) if everything else jnp.zeros((x.shape[0], 0, 0), x.dtype)
     chi2, hessian, _ = add_priors(block, x, chi2, hessian, jnp.zeros((x.shape[0], n + n_lin), x.dtype))
     covariance, felt = covariance_of(hessian, options)
+    return report(model, derived, block, x, at, everything, covariance, felt) | {"chi2": chi2}
+
+
+def report(
+    model: Any,
+    derived: Derived | None,
+    block: Block,
+    x: Array,
+    at: Linearised,
+    everything: list[Array],
+    covariance: Array,
+    felt: Array,
+) -> dict[str, Any]:
+    """Name the values at `x` and carry the `covariance` (batch, m, m) of the free vector and linear block to them.
+
+    `everything` are the whitened slopes by both; `felt` (batch, m) says which of them the data constrain.
+    """
+    n, n_lin = x.shape[1], at.linear.shape[1]
     theta = tuple(x[:, j] for j in range(n)) + tuple(at.linear[:, k] for k in range(n_lin))
     free = block.space.structure.free
 
@@ -114,7 +143,6 @@ def finish(model: Any, options: Options, derived: Derived | None, block: Block, 
     nan = jnp.where(felt[:, :, None] & felt[:, None, :], 0.0, jnp.nan)
     user_covariance = jnp.einsum("bij,bjk,blk->bil", own_slopes, covariance, own_slopes) + nan
     return {
-        "chi2": chi2,
         "params": params,
         "error": error,
         "linear": at.linear,

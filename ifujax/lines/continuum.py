@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ifujax.models.continuum import legendre_basis
+from ifujax.models.doppler import C_KMS
+
+_ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def rejection_weights(
             weights[(rest_wavelength >= low) & (rest_wavelength <= high)] = weight
         return weights
     for rest, width in zip(rest_lines, sigma):
-        weights[np.abs(rest_wavelength - rest) < 3.0 * width * rest / 299792.458] = line_weight
+        weights[np.abs(rest_wavelength - rest) < 3.0 * width * rest / C_KMS] = line_weight
     return weights
 
 
@@ -73,47 +76,58 @@ def fit_rejection(
     degree. Rows without enough pixels give NaN coefficients.
     """
     basis = legendre_basis(rest_wavelength, *window, degree)
-    size = degree + 1
-    upper_i, upper_j = np.triu_indices(size)
-    products = (basis[upper_i] * basis[upper_j]).T  # (n_pix, size (size + 1) / 2): shared, so the sums are one matrix product
-    square = weights**2
+    clip = _Clip(basis, weights, n_iterate, lower_threshold, upper_threshold)
+    coefficients = np.full((len(values), degree + 1), np.nan)
     kept = good.copy()
-    active = np.ones(len(values), bool)
-    coefficients = np.full((len(values), size), np.nan)
-
-    def solve(rows: np.ndarray) -> np.ndarray:
-        w = kept[rows] * square
-        normal = np.empty((len(rows), size, size))
-        sums = w @ products
-        normal[:, upper_i, upper_j] = sums
-        normal[:, upper_j, upper_i] = sums
-        rhs = (w * values[rows]) @ basis.T
-        return _solve(normal, rhs)
-
-    for _ in range(n_iterate):
-        rows = np.flatnonzero(active)
-        if not rows.size:
-            break
-        enough = (kept[rows].sum(axis=1) > degree) & ((kept[rows] & (weights != 0)).sum(axis=1) > degree)
-        active[rows[~enough]] = False
-        rows = rows[enough]
-        if not rows.size:
-            break
-        residual = values[rows] - solve(rows) @ basis
-        alive = kept[rows]
-        count = alive.sum(axis=1)
-        mean = (residual * alive).sum(axis=1) / count
-        spread = np.sqrt(((residual - mean[:, None]) ** 2 * alive).sum(axis=1) / count)[:, None]
-        survivors = alive & (residual > -lower_threshold * spread) & (residual < upper_threshold * spread)
-        changed = (survivors != alive).any(axis=1)
-        # Where nothing was rejected the next round would be the same: it may as well end.
-        active[rows[~changed]] = False
-        kept[rows] = survivors
-    possible = (kept & (weights != 0)).sum(axis=1) > degree
-    rows = np.flatnonzero(possible)
-    if rows.size:
-        coefficients[rows] = solve(rows)
+    for first in range(0, len(values), _ROWS_AT_ONCE):
+        part = slice(first, first + _ROWS_AT_ONCE)
+        coefficients[part], kept[part] = clip(values[part], good[part])
     return RejectionFit(coefficients, coefficients @ basis, kept)
+
+
+class _Clip:
+    """The iteration itself, for as many rows as stay in cache."""
+
+    def __init__(self, basis: np.ndarray, weights: np.ndarray, n_iterate: int, lower: float, upper: float) -> None:
+        self.basis, self.square = basis, weights**2
+        self.weighted = (weights != 0).astype(float)
+        self.n_iterate, self.lower, self.upper = n_iterate, lower, upper
+        self.i, self.j = np.triu_indices(len(basis))
+        # Shared by all spectra, so that their normal matrices are one matrix product.
+        self.products = np.ascontiguousarray((self.square * basis[self.i] * basis[self.j]).T)
+        self.design = np.ascontiguousarray((self.square * basis).T)
+
+    def __call__(self, values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        size = len(self.basis)
+        kept = good.astype(float)
+        active = np.arange(len(values))
+        for _ in range(self.n_iterate):
+            alive, data = kept[active], values[active]
+            count = alive.sum(axis=1)
+            enough = (count >= size) & (alive @ self.weighted >= size)
+            active, alive, data, count = active[enough], alive[enough], data[enough], count[enough]
+            if not active.size:
+                break
+            residual = data - self._solve(alive, data) @ self.basis
+            held = residual * alive
+            mean = held.sum(axis=1) / count
+            spread = np.sqrt(np.maximum(np.einsum("ij,ij->i", held, held) / count - mean**2, 0.0))[:, None]
+            survivors = alive * (residual > -self.lower * spread) * (residual < self.upper * spread)
+            # Where nothing was rejected the next round would be the same: it may as well end.
+            changed = survivors.sum(axis=1) < count
+            kept[active] = survivors
+            active = active[changed]
+        coefficients = np.full((len(values), size), np.nan)
+        rows = np.flatnonzero(kept @ self.weighted >= size)
+        if rows.size:
+            coefficients[rows] = self._solve(kept[rows], values[rows])
+        return coefficients, kept > 0
+
+    def _solve(self, alive: np.ndarray, data: np.ndarray) -> np.ndarray:
+        size = len(self.basis)
+        normal = np.empty((len(alive), size, size))
+        normal[:, self.i, self.j] = normal[:, self.j, self.i] = alive @ self.products
+        return _solve(normal, (alive * data) @ self.design)
 
 
 def _solve(normal: np.ndarray, rhs: np.ndarray) -> np.ndarray:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ifujax.plotting.maps import MapKind
 
 SHOWN = 3.0
-"""Signal to noise from which velocities and dispersions are shown."""
+"""Flux over its error from which velocities and dispersions are shown."""
 DETECTED = 5.0
-"""Signal to noise from which a spaxel counts for the choice of the line and of the typical spaxel."""
+"""Flux over its error from which a spaxel counts for the choice of the line and of the typical spaxel."""
 
 _KINDS: dict[str, MapKind] = {
     "flux": "flux",
@@ -60,7 +60,7 @@ def spaxel_figure(fit: CubeFit, x: int, y: int) -> Figure:
 
 
 def map_figure(fit: CubeFit, line: str, quantity: str) -> Figure:
-    """Return a figure of one map; velocities and dispersions only where the line's signal to noise is 3 or more.
+    """Return a figure of one map; velocities and dispersions only where the line's flux is 3 times its error or more.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def map_figure(fit: CubeFit, line: str, quantity: str) -> Figure:
 def page_figure(fit: CubeFit, line: str | None = None) -> Figure:
     """Return one page: maps of a line (the strongest by default), and example spaxels.
 
-    Velocity and dispersion are left out where the line has a signal to noise below 3.
+    Velocity and dispersion are left out where the flux of the line is below 3 times its error.
 
     Raises
     ------
@@ -149,10 +149,8 @@ def _panel(fit: CubeFit, line: str, quantity: str) -> MapPanel:
     if quantity in ("velocity", "velocity_dispersion", "sigma"):
         with np.errstate(invalid="ignore"):
             mask = ~(fit[line, "snr"] >= SHOWN)
-    units = fit.units
-    unit = fits_unit(fit.cube.unit, times="Angstrom") if quantity.startswith("flux") else units[quantity]
     title = f"{line} {_TITLES[quantity]}"
-    return MapPanel(values, title, unit, _KINDS.get(quantity, "dispersion"), mask)
+    return MapPanel(values, title, fit.units[quantity], _KINDS.get(quantity, "dispersion"), mask)
 
 
 def _spectrum(fit: CubeFit, x: int, y: int, title: str, named: bool = True) -> SpectrumPanel:
@@ -207,12 +205,13 @@ def _caption(fit: CubeFit, line: str) -> str:
         velocity, dispersion = fit[line, "velocity"][shown], fit[line, "velocity_dispersion"][shown]
         flux, error = fit[line, "flux"][shown], fit.error[line, "flux"][shown]
         low, middle, high = np.nanpercentile(velocity, [5, 50, 95])
-        total = _amount(float(np.nansum(flux)), float(np.sqrt(np.nansum(error**2))), fits_unit(fit.cube.unit, times="Angstrom"))
-        own = "line's own dispersion (LSF taken off)" if fit.config.model.lsf else "dispersion (the instrument's width included)"
+        total = amount_text(float(np.nansum(flux)), float(np.sqrt(np.nansum(error**2))), fits_unit(fit.cube.unit, times="Angstrom"))
+        width = "the instrument's width " + ("taken off" if fit.config.model.lsf else "included")
         text.append(
             f"In {int(shown.sum()):,} of them {line} has a flux above {SHOWN:g} times its error; only there are velocity and "
             f"dispersion shown. There the velocity runs from {low:+.0f} to {high:+.0f} km/s (5 to 95 %, median {middle:+.0f}), "
-            f"the median {own} is {np.nanmedian(dispersion):.0f} km/s, and the fluxes add up to {total}."
+            f"the median dispersion ({width}) is {np.nanmedian(dispersion):.0f} km/s, and the fluxes add up to {total}. "
+            "Signal to noise is the flux over its error."
         )
     else:
         text.append(f"In none of them has {line} a flux above {SHOWN:g} times its error.")
@@ -223,7 +222,7 @@ def _caption(fit: CubeFit, line: str) -> str:
     return " ".join(text)
 
 
-def _amount(value: float, error: float, unit: str) -> str:
+def amount_text(value: float, error: float, unit: str) -> str:
     """Return ``(1.236 ± 0.001)e-14 erg s-1 cm-2``: the unit's power of ten is in the number, and no digit is noise."""
     found = re.match(r"10\*\*(-?\d+)\s*", unit)
     shift, unit = (int(found.group(1)), unit[found.end() :]) if found else (0, unit)

@@ -13,7 +13,7 @@ from astropy.io import fits
 
 from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS
 from ifujax.io.output import atomic_path
-from ifujax.lines.headers import bit_cards, configuration_table, fits_unit, map_header, primary_header
+from ifujax.lines.headers import bit_cards, configuration_table, map_header, primary_header
 
 if TYPE_CHECKING:
     from ifujax.lines.results import CubeFit
@@ -74,9 +74,7 @@ def extension_names(lines: Sequence[str]) -> list[str]:
 
 
 def _line_maps(fit: CubeFit) -> list[fits.ImageHDU]:
-    density, flux = fits_unit(fit.cube.unit), fits_unit(fit.cube.unit, times="Angstrom")
     units = {name: unit.replace("km/s", "km s-1") for name, unit in fit.units.items()}
-    units.update(flux=flux, flux_direct=flux, amplitude=density)
     hdus = []
     for prefix, line, settings in zip(extension_names(fit.lines), fit.lines, fit.setup.lines):
         for quantity in fit.quantities:

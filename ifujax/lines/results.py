@@ -262,8 +262,9 @@ class CubeFit:
     @property
     def units(self) -> dict[str, str]:
         """Unit of each quantity."""
-        density = self.cube.unit
-        flux = f"{density} Angstrom".strip() if density else ""
+        from ifujax.lines.headers import fits_unit
+
+        density, flux = fits_unit(self.cube.unit), fits_unit(self.cube.unit, times="Angstrom")
         return dict(
             flux=flux,
             amplitude=density,

@@ -14,16 +14,17 @@ from ifujax.data.cube import Cube, Spaxels
 from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference import status as bits
 from ifujax.inference.batching import pad_pixels, pixel_bucket
-from ifujax.inference.least_squares import fit_batch
+from ifujax.inference.least_squares import fit_batch, pack_starts
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import Options
+from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
 from ifujax.lines.config import EmissionModel, LineFitConfig
 from ifujax.lines.continuum import fit_rejection, rejection_weights
 from ifujax.lines.measure import LINE_QUANTITIES
 from ifujax.lines.results import LINE_NAMES, CubeFit
 from ifujax.lines.setup import VELOCITY_SCALE, Setup, prepare
-from ifujax.lines.start import StartFinder
+from ifujax.lines.start import StartFinder, Starts
 from ifujax.models.emission import COORDS_AXES, SpectralCoords
 
 Progress = Callable[[str, int, int], None]
@@ -271,9 +272,7 @@ class _ChunkFitter:
         values, residual, ivar, background = (pad_pixels(a, self.n_pix) for a in (values, residual, ivar, background))
         coords = replace(self.coords, background=background)
         found = self.finder.find(residual, ivar, self.config.fit.starts, rows)
-        scale = self._scale(found.strength, ivar)
-        space = setup.space.with_scale(scale)
-        start = _pack(setup, space, found.velocity, found.sigma, found.strength)
+        space, start = pack_line_starts(setup, found, ivar)
         observations = Observations(values, ivar, coords, COORDS_AXES)
         result = fit_batch(
             setup.model,
@@ -288,40 +287,28 @@ class _ChunkFitter:
         )
         return result
 
-    def _scale(self, strength: np.ndarray, ivar: np.ndarray) -> np.ndarray:
-        """Size of each free parameter: the row's strongest line or its noise, and 100 km/s."""
-        setup = self.setup
-        peak = np.nanmax(np.abs(strength), axis=(0, 2), initial=0.0)
-        highest = ivar.max(axis=1)
-        noise = np.where(highest > 0, 1.0 / np.sqrt(np.where(highest > 0, highest, 1.0)), 1.0)
-        size = np.maximum(peak, noise)
-        return np.stack(
-            [size if name.endswith((".flux", ".amplitude")) else np.full(len(size), VELOCITY_SCALE) for name in _free(setup)],
-            axis=1,
-        ) if setup.space.n_free else np.zeros((len(size), 0))
 
-
-def _free(setup: Setup) -> tuple[str, ...]:
-    return setup.space.structure.element_names
-
-
-def _pack(setup: Setup, space: Any, velocity: np.ndarray, sigma: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """Turn starts (starts, n, lines) into free vectors (starts, n, n_free)."""
-    from ifujax.inference.least_squares import pack_starts
-
+def pack_line_starts(setup: Setup, found: Starts, ivar: np.ndarray) -> tuple[ParameterSpace, np.ndarray]:
+    """Return the parameter space scaled to each spectrum, and its starts as free vectors (starts, n, n_free)."""
+    # What counts as 1: the spectrum's strongest line or its noise, and 100 km/s.
+    peak = np.nanmax(np.abs(found.strength), axis=(0, 2), initial=0.0)
+    highest = ivar.max(axis=1)
+    noise = np.where(highest > 0, 1.0 / np.sqrt(np.where(highest > 0, highest, 1.0)), 1.0)
+    size = np.maximum(peak, noise)
+    names = setup.space.structure.element_names
+    is_strength = np.array([name.endswith((".flux", ".amplitude")) for name in names], bool)
+    space = setup.space.with_scale(np.where(is_strength, size[:, None], VELOCITY_SCALE))
     ways = []
-    for v, s, a in zip(velocity, sigma, strength):
+    for velocity, sigma, strength in zip(found.velocity, found.sigma, found.strength):
         given = {}
         for i, name in enumerate(setup.model.names):
-            given[f"{name}.{setup.model.strengths[i]}"] = a[:, i]
-            given[f"{name}.velocity"] = v[:, i]
-            given[f"{name}.velocity_dispersion"] = s[:, i]
-        given = {entry.name: given[entry.name] for entry in setup.space.structure.free}
-        absent = ~np.isfinite(v).all(axis=1)
-        x = pack_starts(space, {name: np.nan_to_num(value) for name, value in given.items()}, len(v))[0]
-        x[absent] = np.nan
+            given[f"{name}.{setup.model.strengths[i]}"] = strength[:, i]
+            given[f"{name}.velocity"] = velocity[:, i]
+            given[f"{name}.velocity_dispersion"] = sigma[:, i]
+        x = pack_starts(space, {entry.name: np.nan_to_num(given[entry.name]) for entry in space.structure.free}, len(velocity))[0]
+        x[~np.isfinite(velocity).all(axis=1)] = np.nan
         ways.append(x)
-    return np.stack(ways)
+    return space, np.stack(ways)
 
 
 def _inside_any(wavelength: np.ndarray, ranges: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ class StandIn:
     def write_maps(self, path, overwrite=False):
         path.write_text("maps")
 
-    def plot_page(self):
+    def plot_page(self, line=None):
         return Figure(figsize=(1, 1))
 
 
@@ -106,7 +106,7 @@ def test_demo(calls, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ifujax.io.demo.minicube_path", lambda progress: tmp_path / "minicube.fits")
     assert main(["demo", "--directory", "here"]) == 0
     out = capsys.readouterr().out
-    assert "H-alpha is detected (peak signal to noise above 5) in 6 of 6 spaxels." in out
+    assert "H-alpha is detected (flux above 5 times its error) in 6 of 6 spaxels." in out
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [
         "halpha.cfg",
         "minicube_linefit.fits",

@@ -134,6 +134,7 @@ def test_check_of_a_good_cube_changes_nothing(recwarn):
     [
         ({"values": np.full((12, 4, 5), np.nan)}, "finite values"),
         ({"flags": np.ones((12, 4, 5))}, "flags_zero_is_bad: yes"),
+        ({"uncertainty": np.zeros((12, 4, 5)), "uncertainty_kind": "variance"}, "variance must be positive"),
         ({"flags": np.zeros((12, 4, 5)), "flags_zero_is_bad": True}, "flags_zero_is_bad: no"),
         ({"spatial_mask": np.ones((4, 5), dtype=bool)}, "spatial_mask"),
     ],
