@@ -176,7 +176,8 @@ def fit_one(
             with atomic_path(outputs.page, overwrite) as temporary:
                 page.savefig(temporary, format="png", dpi=120)
     everything = time.monotonic() - began
-    return fit, f"{fit.summary()}, {min(compiled.seconds, fit.seconds):.1f} s of them compiling ({everything:.1f} s with reading and writing)"
+    seconds = f"{compiled.seconds:.1f} s of them compiling ({everything:.1f} s with reading and writing)"
+    return fit, f"{fit.summary()}, {seconds}"
 
 
 def plan_outputs(

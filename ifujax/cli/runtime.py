@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ifujax.cli.cache import compilation_cache
@@ -65,13 +66,24 @@ def prepare(device: str | None = None, threads: int | None = None, use_cache: bo
 
 @dataclass
 class CompilationTime:
-    """Seconds that XLA has spent on compiling, or on loading what an earlier run compiled."""
+    """Wall time in which XLA compiled something, or loaded what an earlier run compiled."""
 
-    seconds: float = 0.0
+    spans: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, event: str, seconds: float, **_: object) -> None:
+        """Take note of an event of jax's that has just ended."""
         if event in _COMPILING:
-            self.seconds += seconds
+            now = time.monotonic()
+            self.spans.append((now - seconds, now))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far; what several threads compile at once counts once."""
+        total, reached = 0.0, 0.0
+        for begin, end in sorted(self.spans):
+            total += max(0.0, end - max(begin, reached))
+            reached = max(reached, end)
+        return total
 
 
 @contextmanager

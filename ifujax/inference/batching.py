@@ -86,8 +86,7 @@ def run_blocks(
         yield blocks[0], work(0)
         return
     with ThreadPoolExecutor(max_workers=min(workers, len(blocks))) as pool:
-        for block, result in zip(blocks, pool.map(work, range(len(blocks)))):
-            yield block, result
+        yield from zip(blocks, pool.map(work, range(len(blocks))))
 
 
 def padded(rows: np.ndarray, size: int) -> np.ndarray:

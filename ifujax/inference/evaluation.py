@@ -23,6 +23,9 @@ from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace
 
 
+_MANY_INPUTS = 64
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["values", "root_weight", "coords", "space"],
@@ -74,8 +77,13 @@ def batched(function: Callable[..., Any], block: Block) -> Callable[..., Any]:
 def columns_of(function: Callable[[tuple[Array, ...]], Any], xs: Sequence[Array]) -> list[Any]:
     """Return the derivative of `function` by each of `xs`, one tangent at a time.
 
-    Each pass sees one live input, so that what does not depend on it drops out at trace time.
+    Each pass sees one live input, so that what does not depend on it drops out at trace time. Beyond
+    `_MANY_INPUTS` that many traces cost more than they save: one trace then serves all.
     """
+    if len(xs) > _MANY_INPUTS:
+        units = jnp.broadcast_to(jnp.eye(len(xs), dtype=xs[0].dtype)[:, :, None], (len(xs), len(xs), xs[0].shape[0]))
+        every = jax.vmap(lambda *unit: jax.jvp(function, (tuple(xs),), (unit,))[1])(*(units[:, j] for j in range(len(xs))))
+        return [jax.tree.map(lambda leaf, j=j: leaf[j], every) for j in range(len(xs))]
 
     def by_one(j: int) -> Any:
         def along(x: Array) -> Any:

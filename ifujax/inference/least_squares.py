@@ -17,7 +17,7 @@ from ifujax.inference.batching import block_size, choose_devices, padded, run_bl
 from ifujax.inference.evaluation import Block, n_linear
 from ifujax.inference.levenberg_marquardt import CONVERGED, FAILED, FIRST_DAMPING, RUNNING, State, advance
 from ifujax.inference.observations import Observations, spread_axes
-from ifujax.inference.options import Options
+from ifujax.inference.options import DEFAULT_OPTIONS, Options
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.results import FitResult
@@ -35,7 +35,7 @@ def fit_batch(
     obs: Observations,
     start: Mapping[str, Any] | Any,
     *,
-    options: Options = Options(),
+    options: Options = DEFAULT_OPTIONS,
     derived: Derived | None = None,
     precision: str = "float64",
     devices: Sequence[Any] | str | None = None,
@@ -83,7 +83,7 @@ def fit_batch(
     if n_starts == 1:
         tried = np.arange(batch)
         outcome = runner.solve(tried, rows_of_start[0], progress, batch)
-        best = {key: value for key, value in outcome.items()}
+        best = outcome
         other = np.zeros(batch, bool)
     else:
         present = np.all(np.isfinite(rows_of_start), axis=2)
@@ -292,7 +292,7 @@ class _Runner:
         if self.options.bounds != "transform":
             return x
         with jax.enable_x64(True):
-            moved = jax.vmap(_inside)(jax.tree.map(lambda leaf: leaf[rows], self.wide), x)
+            moved = jax.vmap(inside_line)(jax.tree.map(lambda leaf: leaf[rows], self.wide), x)
         return np.array(moved)
 
     def finish(self, best: dict[str, np.ndarray], other: np.ndarray) -> FitResult:
@@ -378,7 +378,7 @@ def _box_row(space: ParameterSpace) -> tuple[Any, Any]:
     return jnp.stack(low), jnp.stack(high)
 
 
-def _inside(space: ParameterSpace, x: Any) -> Any:
+def inside_line(space: ParameterSpace, x: Any) -> Any:
     """Unconstrained vector of a start that may sit on a bound, moved inside by a millionth."""
     low, high = space.box()
     moved = []

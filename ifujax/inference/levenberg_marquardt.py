@@ -113,7 +113,11 @@ def advance(model: Any, options: Options, block: Block, state: State, n_steps: A
             curvature=jnp.where((promise < 0)[:, None, None], 0.0, after.curvature),
             phase=jnp.where(stuck, FAILED, jnp.where(done, CONVERGED, RUNNING)).astype(jnp.int32),
         )
-        return jax.tree.map(lambda new, old: jnp.where(running.reshape((-1,) + (1,) * (old.ndim - 1)), new, old), after, now), k + 1
+
+        def keep_ended(new: Array, old: Array) -> Array:
+            return jnp.where(running.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
+
+        return jax.tree.map(keep_ended, after, now), k + 1
 
     def unfinished(carry: tuple[State, Array]) -> Array:
         now, k = carry

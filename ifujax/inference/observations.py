@@ -45,7 +45,7 @@ class Observations:
         if ivar.shape != values.shape:
             raise UsageError(f"ivar must have the shape of values, {values.shape}; got {ivar.shape}.")
         if not np.all(ivar >= 0) or np.isinf(ivar).any():
-            raise UsageError("ivar must be finite and 0 or more everywhere; got negative, NaN or infinite weights. Use 0 to mask.")
+            raise UsageError("ivar must be finite and 0 or more; got negative, NaN or infinite weights. Use 0 to mask.")
         good = np.isfinite(values)
         if not good.all():
             ivar = np.where(good, ivar, 0)

@@ -66,3 +66,6 @@ class Options:
     def unrolled(self, n: int) -> bool:
         """Whether a normal matrix of `n` parameters is handled element by element."""
         return self.normal == "unrolled" or (self.normal == "auto" and n <= self.unrolled_limit)
+
+
+DEFAULT_OPTIONS = Options()

@@ -10,28 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from ifujax.data.cube import Cube, Spaxels
+from ifujax.data.cube import Cube
 from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference import status as bits
-from ifujax.inference.batching import pad_pixels, pixel_bucket
 from ifujax.inference.least_squares import fit_batch, pack_starts
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
 from ifujax.lines.config import EmissionModel, LineFitConfig
-from ifujax.lines.continuum import fit_rejection, rejection_weights
 from ifujax.lines.measure import LINE_QUANTITIES
+from ifujax.lines.preparation import Preparation
 from ifujax.lines.results import LINE_NAMES, CubeFit
 from ifujax.lines.setup import VELOCITY_SCALE, Setup, prepare
 from ifujax.lines.start import StartFinder, Starts
 from ifujax.models.emission import COORDS_AXES, SpectralCoords
 
 Progress = Callable[[str, int, int], None]
-_CLIP_FLOOR = 4.0
-"""In a joint fit only clipped pixels beyond this many standard deviations are masked: the asymmetric
-thresholds of the rejection polynomial also clip plain noise, whose loss would bias the continuum."""
-_FEWEST_LINE_FREE = 10
 
 
 def fit_cube(
@@ -161,24 +156,11 @@ class _ChunkFitter:
     ) -> None:
         self.cube, self.config, self.frozen = cube, config, frozen
         self.precision, self.devices = precision, devices
-        self.rest = cube.rest_wavelength
-        self.window = (float(self.rest[0]), float(self.rest[-1]))
         self.setup: Setup = prepare(config, cube.rest_edges, cube.redshift)
-        self.n_pix = pixel_bucket(cube.shape[0])
-        model = self.setup.model
-        self.coords = model.coords(cube.rest_edges, self.window, self.setup.line_windows, self.n_pix)
+        self.preparation = Preparation(cube, config, self.setup, frozen)
+        model, window = self.setup.model, self.preparation.window
+        self.coords = model.coords(cube.rest_edges, window, self.setup.line_windows, self.preparation.n_pix)
         self.finder = StartFinder(self.setup, self.coords.pixel_velocity, self.coords.width)
-        self.degree = config.model.continuum_degree
-        rest_lines = np.asarray(model.rest_wavelengths)
-        self.weights = rejection_weights(
-            self.rest, rest_lines, self.setup.guess_sigma, config.continuum.line_weight, config.continuum.weights
-        )
-        self.lines_reach = _inside_any(self.rest, self.setup.reach)
-        self.fitted = np.ones(len(self.rest), bool)
-        if self.setup.line_windows is not None and config.continuum.mode != "joint":
-            self.fitted = _inside_any(self.rest, self.setup.line_windows)
-            if not self.fitted.any():
-                raise UsageError("optimization_window must hold a pixel of the cube; it holds none. Widen it.")
         self.options = Options(
             linear="eliminate" if model.n_continuum else "keep",
             max_iter=config.fit.max_iter,
@@ -187,97 +169,14 @@ class _ChunkFitter:
 
     def fit(self, rows: np.ndarray, progress: Progress) -> ChunkResult:
         """Run all steps on some spaxels (flat indices)."""
-        spaxels = self.cube.spaxels(rows)
-        good = ~spaxels.bad
-        values = spaxels.values
-        background = np.zeros_like(values)
-        if spaxels.stellar is not None:
-            background += spaxels.stellar
-        if self.frozen is not None:
-            background += _frozen_rows(self.frozen, rows) * (1.0 + self.cube.redshift)
-            finite = np.isfinite(background)
-            good &= finite
-            background = np.where(finite, background, 0.0)
-        values = np.where(good, values - background, 0.0)
-        constant = good.any(axis=1) & (_span(values, good) == 0)
-        polynomial, residual, kept = self._rejection(values, good)
-        usable = good & self.fitted
-        if self.config.continuum.mode == "rejection":
-            background = background + (values - residual)
-            values = np.where(good, residual, 0.0)
-        ivar, noise, estimated = self._weights(spaxels, residual, usable, kept)
-        if self.config.continuum.mode == "joint":
-            ivar = np.where(self._outliers(residual, ivar, good, kept), 0.0, ivar)
-        ivar[constant] = 0.0
-        result = self._solve(rows, values, residual, ivar, background, progress)
-        warn = np.where(estimated, bits.NOISE_ESTIMATED.value, 0)
-        warn = warn | np.where(spaxels.dropped_variance > 0, bits.BAD_VARIANCE.value, 0)
-        status = np.where(constant, bits.CONSTANT_DATA.value, result.status)
-        return ChunkResult(result, polynomial, warn, status, noise, ivar > 0)
-
-    def _rejection(self, values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the rejection polynomial's coefficients, the data less it, and the pixels it kept."""
-        if self.config.continuum.mode == "none" or self.degree is None:
-            return np.zeros((len(values), 0)), values, good
-        options = self.config.continuum
-        fit = fit_rejection(
-            self.rest,
-            self.window,
-            values,
-            good,
-            self.weights,
-            degree=self.degree,
-            n_iterate=options.n_iterate,
-            lower_threshold=options.lower_threshold,
-            upper_threshold=options.upper_threshold,
-        )
-        level = np.where(np.isfinite(fit.continuum), fit.continuum, _row_median(values, good)[:, None])
-        return fit.coefficients, np.where(good, values - level, 0.0), fit.kept
-
-    def _weights(
-        self, spaxels: Spaxels, residual: np.ndarray, usable: np.ndarray, kept: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return inverse variances, the noise of each spaxel (NaN where given), and whether it was estimated."""
-        if spaxels.variance is not None:
-            with np.errstate(divide="ignore", over="ignore"):
-                ivar = np.where(usable, 1.0 / np.where(usable, spaxels.variance, 1.0), 0.0)
-            return ivar, np.full(len(residual), np.nan), np.zeros(len(residual), bool)
-        # Line-free pixels say what the noise is; the clipped ones would make it too small, so all
-        # that are not outliers count, and the scatter is the median's.
-        free = usable_line_free = kept & ~self.lines_reach if kept.shape == usable.shape else usable
-        few = usable_line_free.sum(axis=1) < _FEWEST_LINE_FREE
-        free = np.where(few[:, None], usable, usable_line_free | (usable & ~self.lines_reach))
-        noise = 1.4826 * _row_median(np.abs(residual - _row_median(residual, free)[:, None]), free)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ivar = np.where(usable & (noise > 0)[:, None], 1.0 / (noise**2)[:, None], 0.0)
-        return np.nan_to_num(ivar, nan=0.0, posinf=0.0), noise, np.ones(len(residual), bool)
-
-    def _outliers(self, residual: np.ndarray, ivar: np.ndarray, good: np.ndarray, kept: np.ndarray) -> np.ndarray:
-        """Clipped pixels away from the lines that noise does not explain."""
-        clipped = good & ~kept & ~self.lines_reach
-        if not clipped.any():
-            return clipped
-        rows = np.flatnonzero(clipped.any(axis=1))
-        pulls = residual[rows] * np.sqrt(ivar[rows])
-        free = good[rows] & ~self.lines_reach
-        scatter = 1.4826 * _row_median(np.abs(pulls), free)
-        out = np.zeros_like(clipped)
-        out[rows] = clipped[rows] & (np.abs(pulls) > _CLIP_FLOOR * scatter[:, None])
-        return out
-
-    def _solve(
-        self, rows: np.ndarray, values: np.ndarray, residual: np.ndarray, ivar: np.ndarray, background: np.ndarray, progress: Progress
-    ) -> FitResult:
-        setup = self.setup
-        values, residual, ivar, background = (pad_pixels(a, self.n_pix) for a in (values, residual, ivar, background))
-        coords = replace(self.coords, background=background)
-        found = self.finder.find(residual, ivar, self.config.fit.starts, rows)
-        space, start = pack_line_starts(setup, found, ivar)
-        observations = Observations(values, ivar, coords, COORDS_AXES)
+        ready = self.preparation(rows)
+        found = self.finder.find(ready.residual, ready.ivar, self.config.fit.starts, rows)
+        space, start = pack_line_starts(self.setup, found, ready.ivar)
+        coords = replace(self.coords, background=ready.background)
         result = fit_batch(
-            setup.model,
+            self.setup.model,
             space,
-            observations,
+            Observations(ready.values, ready.ivar, coords, COORDS_AXES),
             start,
             options=self.options,
             derived=LINE_QUANTITIES,
@@ -285,7 +184,11 @@ class _ChunkFitter:
             devices=self.devices,
             progress=progress,
         )
-        return result
+        warn = np.where(np.isfinite(ready.noise), bits.NOISE_ESTIMATED.value, 0)
+        warn = warn | np.where(ready.dropped_variance > 0, bits.BAD_VARIANCE.value, 0)
+        status = np.where(ready.constant, bits.CONSTANT_DATA.value, result.status)
+        fitted = ready.ivar[:, : self.cube.shape[0]] > 0
+        return ChunkResult(result, ready.polynomial, warn, status, ready.noise, fitted)
 
 
 def pack_line_starts(setup: Setup, found: Starts, ivar: np.ndarray) -> tuple[ParameterSpace, np.ndarray]:
@@ -311,25 +214,6 @@ def pack_line_starts(setup: Setup, found: Starts, ivar: np.ndarray) -> tuple[Par
     return space, np.stack(ways)
 
 
-def _inside_any(wavelength: np.ndarray, ranges: np.ndarray) -> np.ndarray:
-    return ((wavelength >= ranges[:, :1]) & (wavelength <= ranges[:, 1:])).any(axis=0)
-
-
-def _frozen_rows(frozen: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return frozen[None, :] if frozen.ndim == 1 else frozen.reshape(len(frozen), -1)[:, rows].T
-
-
-def _row_median(values: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Median of the good pixels of each row; NaN where there is none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmedian(np.where(good, values, np.nan), axis=1)
-
-
-def _span(values: np.ndarray, good: np.ndarray) -> np.ndarray:
-    return np.where(good, values, -np.inf).max(axis=1, initial=-np.inf) - np.where(good, values, np.inf).min(axis=1, initial=np.inf)
-
-
 class _Collection:
     """Gathers chunks into arrays over all spaxels."""
 
@@ -338,7 +222,7 @@ class _Collection:
         lines = fitter.setup.model.names
         self.values = {name: np.full((len(lines), n), np.nan) for name in LINE_NAMES}
         self.errors = {name: np.full((len(lines), n), np.nan) for name in LINE_NAMES}
-        n_poly = 0 if fitter.degree is None or fitter.config.continuum.mode == "none" else fitter.degree + 1
+        n_poly = 0 if fitter.preparation.degree is None else fitter.preparation.degree + 1
         self.linear = np.full((n, n_poly), np.nan)
         self.status, self.warn = np.zeros(n, np.int32), np.zeros(n, np.int32)
         self.chi2, self.noise = np.full(n, np.nan), np.full(n, np.nan)
@@ -380,7 +264,7 @@ class _Collection:
         self.warn[fitted & no_width] |= bits.CONTINUUM_NOT_POSITIVE.value
         if (self.warn & bits.NOISE_ESTIMATED.value).any():
             warnings.warn(
-                "no variance plane: the noise of each spaxel was estimated from its line-free pixels, and the errors rest on that.",
+                "no variance plane: the noise of each spaxel was estimated from its line-free pixels; the errors rest on it.",
                 IfujaxWarning,
                 stacklevel=3,
             )

@@ -85,7 +85,7 @@ def test_everything_asked_for_is_written(calls, tmp_path, capsys):
     assert calls[0]["redshift"] == 0.1
     assert calls[1] == ("a.fits.gz", "float32", 7)
     out = capsys.readouterr().out
-    assert out.startswith("a.fits.gz: 6 spaxels: 6 fitted; median reduced chi2 1.00 (")
+    assert out.startswith("a.fits.gz: 6 spaxels: 6 fitted; median reduced chi2 1.00, 0.0 s of them compiling (")
     for name in ("a_linefit.fits", "a_linefit.png", "m.fits"):
         assert (tmp_path / name).stat().st_size > 0
         assert f"wrote {name}" in out

@@ -3,6 +3,7 @@
 import io
 
 from ifujax.cli.progress import ProgressReporter
+from ifujax.cli.runtime import CompilationTime
 
 
 class Clock:
@@ -54,3 +55,23 @@ def test_terminal():
             progress(stage, 5, 10)
         progress("write", 10, 10)
     assert set(progress.seconds) == {"read", "compile", "fit", "write"}
+
+
+def test_compilation_time_counts_parallel_work_once(monkeypatch):
+    count = CompilationTime()
+    now = [10.0]
+    monkeypatch.setattr("ifujax.cli.runtime.time.monotonic", lambda: now[0])
+    count.add("/jax/core/compile/backend_compile_duration", 4.0)
+    count.add("/jax/core/compile/backend_compile_duration", 1.0)
+    count.add("/something/else", 9.0)
+    now[0] = 12.0
+    count.add("/jax/core/compile/backend_compile_duration", 3.0)
+    assert count.seconds == 6.0
+
+
+def test_the_end_of_a_stage_is_said_once():
+    stream = io.StringIO()
+    with ProgressReporter(stream=stream) as progress:
+        for _ in range(2):
+            progress("fit", 10, 10)
+    assert len(stream.getvalue().splitlines()) == 1

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ifujax
-from benchmarks.multistart import best_of_starts
 from ifujax.simulate import SimulatedSpectra, three_line_problem, two_component_problem
 from tests.lines.problems import as_cube, as_model
+
+# Under the name that the benchmarks import it by: numba's cache remembers it.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+from multistart import best_of_starts  # noqa: E402
 
 WORSE = 0.1
 """chi2 above the reference that counts as another minimum."""
@@ -34,7 +39,7 @@ def excess_of(problem: SimulatedSpectra, starts: int) -> np.ndarray:
 
 
 def test_one_component_quick() -> None:
-    assert np.mean(excess_of(three_line_problem(200, seed=11), 1) <= WORSE) >= 0.985
+    assert np.mean(excess_of(three_line_problem(200, seed=11), 1) <= WORSE) >= 0.995
 
 
 @pytest.mark.slow

@@ -1,0 +1,166 @@
+"""Spaxels made ready to fit: background off, rejection polynomial, weights, outliers masked."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from ifujax.data.cube import Cube
+from ifujax.errors import UsageError
+from ifujax.inference.batching import pixel_bucket
+from ifujax.lines.config import LineFitConfig
+from ifujax.lines.continuum import fit_rejection, rejection_weights
+from ifujax.lines.setup import Setup
+
+_ROWS_AT_ONCE = 256
+"""Rows that stay in cache through all the passes below."""
+_CLIP_FLOOR = 4.0
+"""In a joint fit only clipped pixels beyond this many standard deviations are masked: the asymmetric
+thresholds of the rejection polynomial also clip plain noise, whose loss would bias the continuum."""
+_FEWEST_LINE_FREE = 10
+_MAD = 1.482602218505602
+"""Standard deviation over median absolute deviation, for normal noise."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Spectra ready to fit, padded in wavelength; one row a spaxel.
+
+    `values` are what the engine fits, `residual` the data less the rejection polynomial (where the start
+    search looks), `background` what was taken off `values`; ``polynomial (n, K)`` its coefficients.
+    `noise` is the estimated noise, NaN where a variance was given; `constant` spaxels hold one value only.
+    """
+
+    values: np.ndarray
+    residual: np.ndarray
+    ivar: np.ndarray
+    background: np.ndarray
+    polynomial: np.ndarray
+    noise: np.ndarray
+    constant: np.ndarray
+    dropped_variance: np.ndarray
+
+
+class Preparation:
+    """Prepares any spaxels of one cube. `frozen` is a continuum given by the user, (wave,) or (wave, y, x)."""
+
+    def __init__(self, cube: Cube, config: LineFitConfig, setup: Setup, frozen: np.ndarray | None) -> None:
+        self.cube, self.config, self.frozen = cube, config, frozen
+        self.rest = cube.rest_wavelength
+        self.window = (float(self.rest[0]), float(self.rest[-1]))
+        self.n_pix = pixel_bucket(len(self.rest))
+        self.degree = None if config.continuum.mode == "none" else config.model.continuum_degree
+        options = config.continuum
+        self.weights = rejection_weights(
+            self.rest, np.asarray(setup.model.rest_wavelengths), setup.guess_sigma, options.line_weight, options.weights
+        )
+        self.line_free = ~_inside_any(self.rest, setup.reach)
+        self.fitted = np.ones(len(self.rest), bool)
+        if setup.line_windows is not None and options.mode != "joint":
+            self.fitted = _inside_any(self.rest, setup.line_windows)
+            if not self.fitted.any():
+                raise UsageError("optimization_window must hold a pixel of the cube; it holds none. Widen it.")
+
+    def __call__(self, rows: np.ndarray) -> Prepared:
+        """Read and prepare spaxels (flat indices)."""
+        parts = [self._some(rows[i : i + _ROWS_AT_ONCE]) for i in range(0, len(rows), _ROWS_AT_ONCE)]
+        return Prepared(*(np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(Prepared)))
+
+    def _some(self, rows: np.ndarray) -> Prepared:
+        spaxels = self.cube.spaxels(rows)
+        good, values = ~spaxels.bad, spaxels.values
+        background = np.zeros((len(rows), 0))
+        if spaxels.stellar is not None:
+            background = spaxels.stellar
+        if self.frozen is not None:
+            frozen = self.frozen[None] if self.frozen.ndim == 1 else self.frozen.reshape(len(self.frozen), -1)[:, rows].T
+            background = frozen * (1.0 + self.cube.redshift) + (background if background.size else 0.0)
+            finite = np.isfinite(background)
+            good &= finite
+            background = np.broadcast_to(np.where(finite, background, 0.0), values.shape)
+        if background.size:
+            values = np.where(good, values - background, 0.0)
+        lowest = np.where(good, values, np.inf).min(axis=1)
+        constant = lowest == np.where(good, values, -np.inf).max(axis=1)
+        polynomial, residual, clipped = self._rejection(values, good)
+        if self.config.continuum.mode == "rejection":
+            background = (background if background.size else 0.0) + (values - residual)
+            values = residual
+        ivar, noise = self._weights(spaxels.variance, residual, good)
+        if self.config.continuum.mode == "joint":
+            ivar[self._outliers(residual, ivar, clipped)] = 0.0
+        ivar[constant] = 0.0
+        pad = [(0, 0), (0, self.n_pix - len(self.rest))]
+        values, residual, ivar = (np.pad(array, pad) for array in (values, residual, ivar))
+        background = np.pad(background, pad) if background.size else background
+        return Prepared(values, residual, ivar, background, polynomial, noise, constant, spaxels.dropped_variance)
+
+    def _rejection(self, values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the rejection polynomial's coefficients, the data less it, and the pixels that it clipped."""
+        if self.degree is None:
+            return np.zeros((len(values), 0)), values, np.zeros_like(good)
+        options = self.config.continuum
+        fit = fit_rejection(
+            self.rest,
+            self.window,
+            values,
+            good,
+            self.weights,
+            degree=self.degree,
+            n_iterate=options.n_iterate,
+            lower_threshold=options.lower_threshold,
+            upper_threshold=options.upper_threshold,
+        )
+        level, failed = fit.continuum, np.isnan(fit.coefficients[:, 0])
+        if failed.any():
+            level[failed] = _row_median(values[failed], good[failed])[:, None]
+        return fit.coefficients, np.where(good, values - level, 0.0), good & ~fit.kept
+
+    def _weights(self, variance: np.ndarray | None, residual: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return inverse variances and the noise of each spaxel (NaN where the variance was given)."""
+        usable = good & self.fitted
+        if variance is not None:
+            # Bad pixels come with a variance of 1, good ones with a positive one.
+            ivar = usable / variance
+            return np.where(np.isfinite(ivar), ivar, 0.0), np.full(len(residual), np.nan)
+        noise = self._noise(residual, good)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ivar = np.where(usable & (noise > 0)[:, None], 1.0 / (noise**2)[:, None], 0.0)
+        return np.where(np.isfinite(ivar), ivar, 0.0), noise
+
+    def _noise(self, residual: np.ndarray, good: np.ndarray) -> np.ndarray:
+        """Standard deviation of each spaxel's line-free residuals (all of them where these are few), outliers left out."""
+        free = good & self.line_free
+        few = free.sum(axis=1) < _FEWEST_LINE_FREE
+        free = np.where(few[:, None], good, free)
+        centre = _row_median(residual, free)[:, None]
+        rough = _MAD * _row_median(np.abs(residual - centre), free)[:, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            inside = free & (np.abs(residual - centre) <= _CLIP_FLOOR * rough)
+            dof = inside.sum(axis=1) - (0 if self.degree is None else self.degree + 1)
+            return np.sqrt((np.where(inside, residual, 0.0) ** 2).sum(axis=1) / np.maximum(dof, 1))
+
+    def _outliers(self, residual: np.ndarray, ivar: np.ndarray, clipped: np.ndarray) -> np.ndarray:
+        """Clipped pixels away from the lines that noise does not explain."""
+        candidates = clipped & self.line_free
+        # The median below is only worth its time where something stands out at all.
+        pulls = np.abs(residual) * np.sqrt(ivar)
+        rows = np.flatnonzero((candidates & (pulls > 0.5 * _CLIP_FLOOR)).any(axis=1))
+        out = np.zeros_like(candidates)
+        if rows.size:
+            scatter = _MAD * _row_median(pulls[rows], (ivar[rows] > 0) & self.line_free)
+            out[rows] = candidates[rows] & (pulls[rows] > _CLIP_FLOOR * scatter[:, None])
+        return out
+
+
+def _inside_any(wavelength: np.ndarray, ranges: np.ndarray) -> np.ndarray:
+    return ((wavelength >= ranges[:, :1]) & (wavelength <= ranges[:, 1:])).any(axis=0)
+
+
+def _row_median(values: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Median of the good pixels of each row; NaN where there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmedian(np.where(good, values, np.nan), axis=1)
