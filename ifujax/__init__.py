@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ifujax import simulate
+    from ifujax.data.cube import Cube
     from ifujax.errors import DataError, IfujaxWarning, UsageError
     from ifujax.inference.declarations import Bounded, Fixed, Normal, Tied
     from ifujax.inference.joint import fit_joint
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Bounded": "inference.declarations",
     "ContinuumOptions": "lines.config",
+    "Cube": "data.cube",
     "CubeFit": "lines.results",
     "DataError": "errors",
     "EmissionModel": "lines.config",
@@ -66,6 +68,7 @@ __all__ = [
     "WARN_FLAGS",
     "Bounded",
     "ContinuumOptions",
+    "Cube",
     "CubeFit",
     "DataError",
     "EmissionModel",

@@ -1,7 +1,7 @@
 """Batched solves of small symmetric positive-definite systems.
 
 Library calls on thousands of tiny matrices cost more than the arithmetic, so matrices up to
-about 16 x 16 are factorised element by element, each element an array over the batch. Larger
+about 4 x 4 are factorised element by element, each element an array over the batch. Larger
 ones by a loop over columns; banded ones by a scan over rows. LAPACK is not used: XLA's batched
 calls of it from several threads at once can deadlock on a CPU (seen with jax 0.10.2).
 """
@@ -41,7 +41,7 @@ def solve_spd(matrix: Array, rhs: Array, *, unrolled: bool) -> Array:
 def inverse_spd(matrix: Array, *, unrolled: bool) -> Array:
     """Return the inverse of each (n, n) matrix of a batch, symmetric to the last digit."""
     n = matrix.shape[-1]
-    eye = jnp.broadcast_to(jnp.eye(n, dtype=matrix.dtype), matrix.shape)
+    eye = jnp.broadcast_to(jnp.eye(n, dtype=matrix.dtype)[None], matrix.shape)
     inverse = solve_spd(matrix, eye, unrolled=unrolled)
     return 0.5 * (inverse + jnp.swapaxes(inverse, 1, 2))
 
@@ -85,7 +85,7 @@ def _substitute(factor: list[list[Array]], rhs: list[Array]) -> list[Array]:
 def _solve_by_columns(matrix: Array, rhs: Array) -> Array:
     """Right-looking Cholesky with the forward substitution alongside, then the backward one."""
     n = matrix.shape[-1]
-    index = jnp.arange(n)
+    index = jnp.arange(n)[None]
 
     def eliminate(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         left, right, factor = carry
@@ -95,7 +95,7 @@ def _solve_by_columns(matrix: Array, rhs: Array) -> Array:
         column = jnp.where(index > j, column * inverse, 0.0)
         solved = lax.dynamic_index_in_dim(right, j, axis=1) * inverse[:, :, None]
         left = left - column[:, :, None] * column[:, None, :]
-        right = jnp.where((index > j)[None, :, None], right - column[:, :, None] * solved, right)
+        right = jnp.where((index > j)[:, :, None], right - column[:, :, None] * solved, right)
         right = lax.dynamic_update_index_in_dim(right, solved, j, axis=1)
         column = jnp.where(index == j, inverse, column)
         return left, right, lax.dynamic_update_index_in_dim(factor, column, j, axis=2)

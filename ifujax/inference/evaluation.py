@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ifujax.errors import UsageError
 from ifujax.inference.cholesky import solve_spd
 from ifujax.inference.nonnegative import solve_nonnegative
 from ifujax.inference.options import Options
@@ -61,6 +62,40 @@ class Evaluation:
     chi2: Array
     hessian: Array
     gradient: Array
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["whole"])
+@dataclass(frozen=True)
+class StaticModel:
+    """A model that holds no numbers to trace, such as a plain function: compiled anew for each that is not equal."""
+
+    whole: Any
+
+    def __call__(self, params: Any, coords: Any) -> Any:
+        return self.whole(params, coords)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "whole":  # not yet set: while being copied
+            raise AttributeError(name)
+        return getattr(self.whole, name)
+
+
+def as_model(model: Any) -> Any:
+    """Return `model` as a pytree: itself where it is one, wrapped where it is a function or another hashable object.
+
+    Raises
+    ------
+    UsageError
+        For anything else.
+    """
+    if not jax.tree_util.all_leaves([model]):
+        return model
+    if not (callable(model) or hasattr(model, "design")) or getattr(model, "__hash__", None) is None:
+        raise UsageError(
+            f"model must be a function, a hashable callable or a registered pytree; got {type(model).__name__}. "
+            "Make it a frozen dataclass registered with jax.tree_util.register_dataclass."
+        )
+    return StaticModel(model)
 
 
 def batched(function: Callable[..., Any], block: Block) -> Callable[..., Any]:
@@ -123,7 +158,7 @@ def solve_linear_block(gram_matrix: Array, rhs: Array, options: Options) -> tupl
     scale = _root_diagonal(gram_matrix)
     live = (scale > 0).astype(rhs.dtype)
     safe = jnp.where(scale > 0, scale, 1.0)
-    eye = jnp.eye(rhs.shape[1], dtype=rhs.dtype)
+    eye = jnp.eye(rhs.shape[1], dtype=rhs.dtype)[None]
     scaled = gram_matrix / (safe[:, :, None] * safe[:, None, :])
     scaled = jnp.where(eye > 0, 1.0, scaled)
     unrolled = options.unrolled(rhs.shape[1])
@@ -202,7 +237,7 @@ def _projection(linear_hessian: Array, cross: Array, options: Options) -> Array:
     """Return ``cross @ inverse(linear_hessian) @ cross^T``."""
     scale = _root_diagonal(linear_hessian)
     safe = jnp.where(scale > 0, scale, 1.0)
-    eye = jnp.eye(scale.shape[1], dtype=scale.dtype)
+    eye = jnp.eye(scale.shape[1], dtype=scale.dtype)[None]
     scaled = jnp.where(eye > 0, 1.0, linear_hessian / (safe[:, :, None] * safe[:, None, :]))
     rhs = jnp.swapaxes(cross / safe[:, None, :], 1, 2)
     solved = solve_spd(scaled, rhs, unrolled=options.unrolled(scale.shape[1]))

@@ -22,7 +22,7 @@ from ifujax.inference import arrow
 from ifujax.inference import status as bits
 from ifujax.inference.arrow import Arrow, Pair
 from ifujax.inference.batching import choose_devices, padded, run_blocks, usable_cores
-from ifujax.inference.evaluation import Block, add_priors, evaluate, gram, linearise, loss, n_linear, reweighted
+from ifujax.inference.evaluation import Block, add_priors, as_model, evaluate, gram, linearise, loss, n_linear, reweighted
 from ifujax.inference.joint_result import JointResult
 from ifujax.inference.joint_space import JointSpace, empty_space
 from ifujax.inference.least_squares import inside_line, pack_starts
@@ -102,7 +102,7 @@ def fit_joint(
         pack_starts(shared, {n: np.asarray(v)[None] for n, v in start.items() if n in shared.names}, 1)[0, 0],
         pack_starts(local, {n: v for n, v in start.items() if n in local.names}, obs.batch)[0],
     )
-    problem = _Problem(model, JointSpace(shared, local), obs, options, derived, precision, choose_devices(devices))
+    problem = _Problem(as_model(model), JointSpace(shared, local), obs, options, derived, precision, choose_devices(devices))
     return problem.finish(*problem.solve(x, progress))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ifujax.errors import UsageError, unknown
 from ifujax.inference import status as bits
 from ifujax.inference.batching import block_size, choose_devices, padded, run_blocks
-from ifujax.inference.evaluation import Block, n_linear
+from ifujax.inference.evaluation import Block, as_model, n_linear
 from ifujax.inference.levenberg_marquardt import CONVERGED, FAILED, FIRST_DAMPING, RUNNING, State, advance
 from ifujax.inference.observations import Observations, spread_axes
 from ifujax.inference.options import DEFAULT_OPTIONS, Options
@@ -77,6 +77,7 @@ def fit_batch(
     A compilation is keyed by the model's type and static parts, ``space.structure``, `options`,
     the dtype and the two bucket sizes; numbers never recompile.
     """
+    model = as_model(model)
     rows_of_start = pack_starts(space, start, obs.batch)
     batch, n_starts = obs.batch, rows_of_start.shape[0]
     runner = _Runner(model, space, obs, options, derived, precision, choose_devices(devices))

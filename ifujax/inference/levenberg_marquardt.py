@@ -178,7 +178,7 @@ def _box_step(state: State, low: Array, high: Array, unrolled: bool) -> Array:
     size = jnp.where(felt, jnp.sqrt(jnp.where(felt, diagonal, 1.0)), 1.0)
     scaled = hessian / (size[:, :, None] * size[:, None, :])
     bow = jnp.diagonal(scaled, axis1=1, axis2=2)
-    eye = jnp.eye(x.shape[1], dtype=x.dtype)
+    eye = jnp.eye(x.shape[1], dtype=x.dtype)[None]
 
     def solve(rhs: Array, free: Array) -> Array:
         mask = free.astype(x.dtype)

@@ -349,7 +349,7 @@ def _coefficients(problem: dict[str, Any], weight: Array, bandwidth: int | None)
         def solve(rhs: Array) -> Array:
             return jnp.where(live, solve_banded_spd(scaled, rhs / scale) / scale, 0.0)
     else:
-        eye = jnp.eye(size, dtype=weight.dtype)
+        eye = jnp.eye(size, dtype=weight.dtype)[None]
         scaled = jnp.where(eye > 0, 1.0, normal / (scale[:, :, None] * scale[:, None, :]))
         unrolled = size <= _UNROLLED
 

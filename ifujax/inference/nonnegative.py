@@ -34,7 +34,7 @@ def solve_nonnegative(matrix: Array, rhs: Array, *, unrolled: bool, max_pivots: 
     """
     n = rhs.shape[1]
     limit = 3 * n + 10 if max_pivots is None else max_pivots
-    eye = jnp.eye(n, dtype=matrix.dtype)
+    eye = jnp.eye(n, dtype=matrix.dtype)[None]
     tolerance = 10 * jnp.finfo(matrix.dtype).eps * (1.0 + jnp.max(jnp.abs(rhs), axis=1, keepdims=True))
 
     def solve(free: Array) -> tuple[Array, Array]:

@@ -63,7 +63,7 @@ def covariance_of(hessian: Array, options: Options) -> tuple[Array, Array]:
     felt = (diagonal > 0) & jnp.isfinite(diagonal)
     size = jnp.where(felt, jnp.sqrt(jnp.where(felt, diagonal, 1.0)), 1.0)
     mask = felt.astype(hessian.dtype)
-    eye = jnp.eye(n, dtype=hessian.dtype)
+    eye = jnp.eye(n, dtype=hessian.dtype)[None]
     scaled = hessian / (size[:, :, None] * size[:, None, :]) * mask[:, :, None] * mask[:, None, :] * (1.0 - eye) + eye
     inverse = inverse_spd(scaled, unrolled=False)
     # The inverse's diagonal is the variance inflation by correlations; near 1/eps it is only rounding.

@@ -24,6 +24,7 @@ from ifujax.plotting.style import (
     TICK_SIZE,
     TITLE_SIZE,
     USABLE_COLOR,
+    NotebookFigure,
     decade,
     style_axes,
     unit_text,
@@ -110,7 +111,7 @@ def plot_map(
     n_y, n_x = _checked(values, mask, kind)[0].shape
     width = 4.6
     height = float(np.clip(3.4 * n_y / n_x, 2.0, 6.5)) + 1.2
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = NotebookFigure(figsize=(width, height), layout="constrained")
     ax = figure.add_subplot()
     draw_map(ax, values, title, unit, kind, wcs=wcs, mask=mask, names=names, markers=markers)
     ax.set_xlabel("x (spaxels)", fontsize=LABEL_SIZE)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ifujax.errors import UsageError
 from ifujax.plotting.maps import MapPanel, draw_map
 from ifujax.plotting.spectrum import SpectrumPanel, draw_spectrum
-from ifujax.plotting.style import LABEL_SIZE, MARKER_COLORS, TICK_SIZE, decade
+from ifujax.plotting.style import LABEL_SIZE, MARKER_COLORS, TICK_SIZE, NotebookFigure, decade
 
 _INCH_MARGIN = 0.55
 _MAX_COLUMNS = 5
@@ -77,7 +77,7 @@ def fit_page(
     height = (
         head + rows * (map_height + below) + max(rows - 1, 0) * 0.25 + (0.4 if rows and spectra else 0.0) + spectrum_height + foot
     )
-    figure = Figure(figsize=(width, height))
+    figure = NotebookFigure(figsize=(width, height))
 
     def axes_at(left: float, top: float, box_width: float, box_height: float, **options: Any) -> Any:
         return figure.add_axes(

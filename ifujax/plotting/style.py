@@ -5,6 +5,7 @@ Set on each artist: matplotlib's global rcParams are the user's.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import warnings
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import AutoMinorLocator
 from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TITLE_SIZE = 9.0
 LABEL_SIZE = 8.5
@@ -33,6 +34,15 @@ COMPONENT_COLORS = ("#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#8C6
 STATUS_COLORS = ("#D55E00", "#E69F00", "#CC79A7", "#0072B2", "#F0E442", "#56B4E9", "#8C6D31", "#000000")
 USABLE_COLOR = "#8FD3BE"
 MARKER_COLORS = ("#E6007E", "#00B3E6", "#7AC900", "#FF8C00", "#7B4DFF")
+
+
+class NotebookFigure(Figure):
+    """A figure that a notebook shows by itself; pyplot, which usually sees to that, is not loaded here."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", dpi=100)
+        return stream.getvalue()
 
 
 def style_axes(ax: Axes, *, minor: bool = True) -> None:

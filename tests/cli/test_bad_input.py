@@ -215,7 +215,7 @@ def test_absent_gpu(capsys, folder):
 
 @pytest.mark.parametrize("options", [(), ("--output", "out.fits.gz"), ("--maps", "maps.fits")])
 def test_full_disk(capsys, folder, monkeypatch, options):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if options[:1] == ("--maps",):

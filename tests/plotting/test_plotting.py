@@ -238,3 +238,8 @@ def test_page_marks_spaxels_on_maps_but_not_on_the_status():
 def test_pyplot_is_never_imported():
     code = "import sys; import ifujax.plotting; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_notebook_shows_the_figures():
+    for figure in (a_page(), plotting.plot_map(np.arange(6.0).reshape(2, 3), "map")):
+        assert figure._repr_png_().startswith(b"\x89PNG")

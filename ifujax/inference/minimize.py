@@ -1,0 +1,213 @@
+"""`minimize_batch`: objectives that are not sums of squares, by solvers of jaxopt and optax behind one interface.
+
+Their only importer, and only when called. Parameters are unconstrained through the bijections of
+their space. For sums of squares use `fit_batch`, which needs far fewer evaluations and gives errors.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ifujax.errors import UsageError
+from ifujax.inference import status as bits
+from ifujax.inference.batching import choose_devices
+from ifujax.inference.least_squares import inside_line, pack_starts
+from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
+from ifujax.inference.precision import dtype_of, working_precision
+
+Method = Literal["lbfgs", "adam"]
+
+
+@dataclass(frozen=True)
+class MinimizeResult:
+    """Results of `minimize_batch`, NumPy, one row an objective. Rows that failed hold NaN and a non-zero `status`.
+
+    Attributes
+    ----------
+    params : mapping of str to array (batch, ...)
+    value : array (batch,)
+        The objective there.
+    slope : array (batch,)
+        Largest derivative of the objective by the unconstrained parameters that is left.
+    n_iter, status : array (batch,)
+    x : array (batch, n)
+        The free vector, for restarts.
+    """
+
+    params: Mapping[str, np.ndarray]
+    value: np.ndarray
+    slope: np.ndarray
+    n_iter: np.ndarray
+    status: np.ndarray
+    x: np.ndarray
+
+
+def minimize_batch(
+    objective: Callable[[Any, Any], Any],
+    space: ParameterSpace,
+    start: Mapping[str, Any] | Any,
+    *,
+    data: Any = (),
+    batch: int | None = None,
+    method: Method = "lbfgs",
+    max_iter: int = 500,
+    tolerance: float = 1e-5,
+    learning_rate: float = 0.05,
+    precision: str = "float64",
+    device: Any = None,
+) -> MinimizeResult:
+    """Minimise ``objective(params, data)`` for each row of `data`.
+
+    Parameters
+    ----------
+    objective : callable
+        ``objective(params, data) -> scalar`` for ONE row; `params` maps the names of `space` to values.
+        A module-level function: each new function object is compiled anew.
+    space : ParameterSpace
+        Gaussian priors add half their squared pull, as for a negative log-likelihood.
+    start : mapping of str to array, or array (batch, n)
+        As for `fit_batch`.
+    data : pytree of arrays
+        Each leaf with a leading batch axis.
+    batch : int, optional
+        Number of rows; needed where `data` holds no array.
+    method : "lbfgs" or "adam"
+        Quasi-Newton with a line search (jaxopt), for smooth objectives; or a first-order method
+        (optax), for noisy ones, which keeps the lowest value that it met.
+    max_iter : int
+    tolerance : float
+        Ends where no derivative by an unconstrained parameter exceeds this: an objective should be of
+        the size of a log-likelihood. An Adam fit that has not come so far says that it has not converged.
+    learning_rate : float
+        Step of Adam, in unconstrained parameters.
+    precision : "float64" or "float32"
+    device : JAX device or platform name, optional
+
+    Returns
+    -------
+    MinimizeResult
+
+    Raises
+    ------
+    UsageError
+        For an unknown method, or starts and data that don't match.
+    """
+    if method not in get_args(Method):
+        raise UsageError(f"method must be one of {', '.join(get_args(Method))}; got {method!r}.")
+    lengths = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(data)}
+    if len(lengths | ({batch} if batch is not None else set())) != 1:
+        raise UsageError(f"data must have one row a fit in every leaf; got lengths {sorted(lengths)} and batch={batch}.")
+    rows = batch if batch is not None else lengths.pop()
+    dtype = dtype_of(precision)
+    packed = pack_starts(space, start, rows)[0]
+    wide = space.broadcast(rows)
+    with jax.enable_x64(True):
+        z = np.array(jax.vmap(inside_line)(wide, packed), dtype=dtype)
+
+    def cast(leaf: Any) -> Any:
+        leaf = np.asarray(leaf)
+        return leaf.astype(dtype, copy=False) if leaf.dtype.kind == "f" else leaf
+
+    solve = _lbfgs if method == "lbfgs" else _adam
+    place = choose_devices(device if device is None or isinstance(device, str) else [device])[0]
+    numbers = (np.asarray(tolerance, dtype), np.asarray(learning_rate, dtype))
+    with working_precision(precision), jax.default_device(place):
+        end = solve(objective, max_iter, jax.tree.map(cast, wide), jax.tree.map(cast, data), z, *numbers)
+        end = jax.tree.map(np.asarray, end)
+    failed = ~(np.isfinite(end["value"]) & np.isfinite(end["z"]).all(axis=1))
+    slow = ~failed & ~(end["slope"] <= tolerance)
+    status = np.where(failed, bits.NOT_FINITE.value, 0) | np.where(slow, bits.NOT_CONVERGED.value, 0)
+
+    def blank(array: np.ndarray) -> np.ndarray:
+        array = np.array(array, dtype=np.float64)
+        array[status != 0] = np.nan
+        return array
+
+    return MinimizeResult(
+        params={name: blank(value) for name, value in end["params"].items()},
+        value=blank(end["value"]),
+        slope=blank(end["slope"]),
+        n_iter=end["n_iter"].astype(np.int64),
+        status=status.astype(np.int32),
+        x=blank(end["x"]),
+    )
+
+
+def _function_of(objective: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Return the objective of one row as a function of its unconstrained vector."""
+
+    def function(z: Any, space: ParameterSpace, data: Any) -> Any:
+        params = UnconstrainedSpace(space).unpack(tuple(z))
+        value = objective(params, data)
+        for pull in space.prior_residuals(params):
+            value = value + 0.5 * pull**2
+        return value
+
+    return function
+
+
+def _ended(function: Callable[..., Any], space: ParameterSpace, data: Any, z: Any, n_iter: Any) -> dict[str, Any]:
+    value, slope = jax.value_and_grad(function)(z, space, data)
+    x = space.from_unconstrained(tuple(z))[0]
+    return {
+        "z": z,
+        "x": jnp.stack(x),
+        "params": space.unpack(x),
+        "value": value,
+        "slope": jnp.max(jnp.abs(slope)),
+        "n_iter": n_iter,
+    }
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _lbfgs(
+    objective: Any, max_iter: int, space: ParameterSpace, data: Any, z: Any, tolerance: Any, _rate: Any
+) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
+        import jaxopt
+    function = _function_of(objective)
+
+    def row(space: ParameterSpace, data: Any, z: Any) -> dict[str, Any]:
+        solver = jaxopt.LBFGS(function, maxiter=max_iter, tol=tolerance, implicit_diff=False)
+        end = solver.run(z, space, data)
+        return _ended(function, space, data, end.params, end.state.iter_num)
+
+    return jax.vmap(row)(space, data, z)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _adam(objective: Any, max_iter: int, space: ParameterSpace, data: Any, z: Any, tolerance: Any, rate: Any) -> dict[str, Any]:
+    import optax
+
+    function = _function_of(objective)
+
+    def row(space: ParameterSpace, data: Any, z: Any) -> dict[str, Any]:
+        # A cosine lets it settle: at a constant rate Adam keeps stepping about the minimum.
+        solver = optax.inject_hyperparams(optax.adam)(learning_rate=optax.cosine_decay_schedule(rate, max_iter))
+
+        def step(carry: Any) -> Any:
+            z, state, lowest, best, _, k = carry
+            value, slope = jax.value_and_grad(function)(z, space, data)
+            better = value < lowest
+            lowest, best = jnp.where(better, value, lowest), jnp.where(better, z, best)
+            update, state = solver.update(slope, state, z)
+            return optax.apply_updates(z, update), state, lowest, best, jnp.max(jnp.abs(slope)), k + 1
+
+        def going(carry: Any) -> Any:
+            return (carry[5] < max_iter) & (carry[4] > tolerance)
+
+        start = (z, solver.init(z), jnp.full((), jnp.inf, z.dtype), z, jnp.full((), jnp.inf, z.dtype), jnp.zeros((), jnp.int32))
+        end = lax.while_loop(going, step, start)
+        return _ended(function, space, data, end[3], end[5])
+
+    return jax.vmap(row)(space, data, z)
