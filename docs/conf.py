@@ -33,7 +33,24 @@ autodoc_typehints = "none"  # the docstrings give types, with shapes and units
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 
+
+def figures_of_block(block, block_vars, gallery_conf):
+    """Save the figures that a block of an example has made; pyplot, where the gallery would look, doesn't know them."""
+    from matplotlib.figure import Figure
+    from sphinx_gallery.scrapers import figure_rst
+
+    seen = block_vars.setdefault("figures_seen", set())
+    saved = []
+    for value in block_vars["example_globals"].values():
+        if isinstance(value, Figure) and id(value) not in seen:
+            seen.add(id(value))
+            saved.append(next(block_vars["image_path_iterator"]))
+            value.savefig(saved[-1], dpi=100)
+    return figure_rst(saved, gallery_conf["src_dir"])
+
+
 sphinx_gallery_conf = {
+    "image_scrapers": (figures_of_block,),
     "examples_dirs": ["../examples"],
     "gallery_dirs": ["gallery"],
     "filename_pattern": r"[\\/][0-9][0-9]_",

@@ -9,6 +9,7 @@ the fit states (the pull), should scatter with a standard deviation of 1 about 0
 import numpy as np
 
 import ifujax
+from ifujax.plotting import plot_map
 
 disc = ifujax.simulate.cube((24, 24), redshift=0.01, peak_snr=60, bad_fraction=0.01, nan_spaxels=[(3, 4)], seed=7)
 print(sorted(name for name in disc.truth if name.startswith("ha.")))
@@ -47,11 +48,12 @@ for line, quantity in [
     pull = (fit[line, quantity] - disc.truth[f"{line}.{quantity}"]) / fit.error[line, quantity]
     pulls[line, quantity] = pull[bright]
     inside = np.mean(np.abs(pull[bright]) < 1)
-    print(f"{line:4} {quantity:20} mean {pull[bright].mean():+.2f}, scatter {pull[bright].std():.2f}, within 1 sigma {inside:.0%}")
+    mean, scatter = pull[bright].mean(), pull[bright].std()
+    print(f"{line:4} {quantity:20} mean {mean:+.2f}, scatter {scatter:.2f}, within 1 sigma {inside:.0%}")
 
 # %%
 # The simulator shares no code with the models, so this tests both.
 fitted = fit.plot_map("ha", "velocity")
 
 # %%
-truth = ifujax.plotting.plot_map(disc.truth["ha.velocity"], "ha velocity, truth", "km/s", "velocity")
+truth = plot_map(disc.truth["ha.velocity"], "ha velocity, truth", "km/s", "velocity")

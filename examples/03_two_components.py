@@ -19,7 +19,7 @@ lines = [
     SimulatedLine("ha_broad", 6562.80, 0.5, "broad"),
     SimulatedLine("n2b_broad", 6583.46, 0.5, "broad"),
 ]
-n = 200
+n = 400
 sample = ifujax.simulate.spectra(
     n,
     lines,
@@ -27,7 +27,7 @@ sample = ifujax.simulate.spectra(
     velocity={"narrow": ifujax.simulate.Uniform(-50, 50), "broad": ifujax.simulate.Uniform(-250, -100)},
     velocity_dispersion={"narrow": ifujax.simulate.Uniform(50, 90), "broad": ifujax.simulate.Uniform(200, 300)},
     continuum=(5.0, 0.5),
-    snr=40.0,
+    snr=ifujax.simulate.LogUniform(8, 50),
     seed=3,
 )
 
@@ -59,7 +59,7 @@ model = ifujax.EmissionModel(
 )
 
 # %%
-# One start, and five: chi2 can only go down, and the time goes up.
+# One start, and five: the lowest chi2 is kept, so it can only go down, and the time goes up (the first call also compiles).
 once = ifujax.fit_cube(cube, model)
 often = ifujax.fit_cube(cube, model, starts=5)
 for fit, name in ((once, "one start"), (often, "five starts")):

@@ -89,6 +89,7 @@ def describe_gas(fit: CubeFit) -> str:
     velocity, dispersion = fit["ha", "velocity"][detected], fit["ha", "velocity_dispersion"][detected]
     y, x = np.unravel_index(int(np.argmax(np.where(detected, flux, -np.inf))), flux.shape)
     low, middle, high = np.percentile(velocity, [5, 50, 95])
+    span = f"from {low:+.0f} to {high:+.0f} km/s (5 to 95 % of the spaxels; median {middle:+.0f} km/s)"
     total = float(np.nansum(flux[detected]))
     amount = amount_text(total, float(np.sqrt(np.nansum(error[detected] ** 2))), fits_unit(fit.cube.unit, times="Angstrom"))
     nitrogen = float(np.nansum(fit["n2b", "flux"][detected])) / total
@@ -96,8 +97,7 @@ def describe_gas(fit: CubeFit) -> str:
     return "\n".join(
         (
             f"H-alpha is detected (flux above {DETECTED:g} times its error) in {share}. In these:",
-            f"- its velocity relative to z = {fit.cube.redshift:g} runs from {low:+.0f} to {high:+.0f} km/s "
-            f"(5 to 95 % of the spaxels; median {middle:+.0f} km/s);",
+            f"- its velocity relative to z = {fit.cube.redshift:g} runs {span};",
             f"- its velocity dispersion, the instrument's width taken off, has a median of {np.median(dispersion):.0f} km/s;",
             f"- its flux adds up to {amount}, and is highest at x = {x}, y = {y} (counted from 0);",
             f"- the flux ratios [N II] 6583 / H-alpha and [S II] 6716+6731 / H-alpha are {nitrogen:.2f} and {sulphur:.2f}.",

@@ -70,7 +70,7 @@ class CompilationTime:
 
     spans: list[tuple[float, float]] = field(default_factory=list)
 
-    def add(self, event: str, seconds: float, **_: object) -> None:
+    def add(self, event: str, seconds: float, **_: str | int) -> None:
         """Take note of an event of jax's that has just ended."""
         if event in _COMPILING:
             now = time.monotonic()

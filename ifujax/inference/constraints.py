@@ -90,7 +90,7 @@ def _convert(node: ast.AST, placeholders: Mapping[str, str], known: list[str], t
     def recurse(child: ast.AST) -> tuple:
         return _convert(child, placeholders, known, text, where)
 
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
         return ("number", float(node.value))
     if isinstance(node, ast.Name) and node.id in placeholders:
         return ("name", placeholders[node.id])

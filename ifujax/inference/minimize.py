@@ -198,7 +198,7 @@ def _adam(objective: Any, max_iter: int, space: ParameterSpace, data: Any, z: An
         def step(carry: Any) -> Any:
             z, state, lowest, best, _, k = carry
             value, slope = jax.value_and_grad(function)(z, space, data)
-            better = value < lowest
+            better = (value < lowest) | (jnp.max(jnp.abs(slope)) <= tolerance)
             lowest, best = jnp.where(better, value, lowest), jnp.where(better, z, best)
             update, state = solver.update(slope, state, z)
             return optax.apply_updates(z, update), state, lowest, best, jnp.max(jnp.abs(slope)), k + 1

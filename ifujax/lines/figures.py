@@ -205,7 +205,9 @@ def _caption(fit: CubeFit, line: str) -> str:
         velocity, dispersion = fit[line, "velocity"][shown], fit[line, "velocity_dispersion"][shown]
         flux, error = fit[line, "flux"][shown], fit.error[line, "flux"][shown]
         low, middle, high = np.nanpercentile(velocity, [5, 50, 95])
-        total = amount_text(float(np.nansum(flux)), float(np.sqrt(np.nansum(error**2))), fits_unit(fit.cube.unit, times="Angstrom"))
+        total = amount_text(
+            float(np.nansum(flux)), float(np.sqrt(np.nansum(error**2))), fits_unit(fit.cube.unit, times="Angstrom")
+        )
         width = "the instrument's width " + ("taken off" if fit.config.model.lsf else "included")
         text.append(
             f"In {int(shown.sum()):,} of them {line} has a flux above {SHOWN:g} times its error; only there are velocity and "

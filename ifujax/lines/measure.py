@@ -32,8 +32,8 @@ def _per_continuum(model: EmissionSpectrum, params: Any, linear: Array, coords: 
     continuum = model.continuum(linear, coords)
     inside = jnp.stack([_window(model, params, coords, i) for i in range(len(model.names))]) > 0
     usable = continuum > 0
-    value = jnp.where(inside, coords.width / jnp.where(usable, continuum, 1.0), 0.0)
-    lost = jnp.any(inside & ~usable, axis=1) | ~jnp.any(inside, axis=1)
+    value = jnp.where(inside, (coords.width / jnp.where(usable, continuum, 1.0))[None, :], 0.0)
+    lost = jnp.any(inside & ~usable[None, :], axis=1) | ~jnp.any(inside, axis=1)
     return jnp.where(lost[:, None], jnp.nan, value)
 
 

@@ -143,10 +143,10 @@ def _fill(fit: CubeFit, maps: dict[str, np.memmap], progress: Progress | None) -
     for y in range(0, ny, step):
         last = min(y + step, ny)
         rows = np.arange(y * nx, last * nx)
-        spectra = fit.spectra(rows)
+        spectra = fit.spectra(rows, components=False)
         failed = fit.flat_status[rows] != 0
         continuum = np.where(failed[:, None], np.nan, spectra.continuum)
-        model = continuum + spectra.components.sum(axis=1)
+        model = continuum + spectra.lines
         if spectra.variance is not None:
             variance = np.where(spectra.bad, np.nan, spectra.variance)
         else:

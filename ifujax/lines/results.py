@@ -38,12 +38,12 @@ LINE_NAMES = (
 )
 """Quantities reported of each line."""
 
-_BLOCK = 256
+_BLOCK = 64
 
 
 @dataclass(frozen=True)
 class Spectra:
-    """Spectra of some spaxels, rest frame: each (n, wave); `components` (n, lines, wave).
+    """Spectra of some spaxels, rest frame: each (n, wave); `lines` the sum of `components` (n, lines, wave).
 
     `bad` voxels are unusable in the input; `fitted` ones had a weight in the fit.
     """
@@ -54,13 +54,14 @@ class Spectra:
     bad: np.ndarray
     stellar: np.ndarray | None
     continuum: np.ndarray
+    lines: np.ndarray
     components: np.ndarray
     fitted: np.ndarray
 
     @property
     def model(self) -> np.ndarray:
         """Lines, continuum and stellar model together."""
-        total = self.continuum + self.components.sum(axis=1)
+        total = self.continuum + self.lines
         return total if self.stellar is None else total + self.stellar
 
 
@@ -98,6 +99,7 @@ class CubeFit:
     config: LineFitConfig
     setup: Setup = field(repr=False)
     coords: SpectralCoords = field(repr=False)
+    solution: np.ndarray = field(repr=False)
     values: Mapping[str, np.ndarray] = field(repr=False)
     errors: Mapping[str, np.ndarray] = field(repr=False)
     polynomial: np.ndarray = field(repr=False)
@@ -183,32 +185,33 @@ class CubeFit:
         """What became of the continuum: joint, rejection, given or none."""
         return "given" if self.frozen is not None else self.config.continuum.mode
 
-    def spectra(self, rows: np.ndarray) -> Spectra:
+    def spectra(self, rows: np.ndarray, *, components: bool = True) -> Spectra:
         """Return data and model of some spaxels.
 
         Parameters
         ----------
         rows : array of int
             Flat indices ``y * n_x + x``.
+        components : bool
+            Whether to work out each line by itself; else `Spectra.components` has no lines.
         """
         rows = np.asarray(rows, dtype=int)
         spaxels = self.cube.spaxels(rows)
         n_wave = self.cube.shape[0]
         model, lines = self.setup.model, self.lines
-        strengths = np.stack([self.values[model.strengths[i]][i, rows] for i in range(len(lines))], axis=1)
-        velocity = self.values["velocity"][:, rows].T
-        dispersion = self.values["velocity_dispersion"][:, rows].T
-        # A line without flux has no velocity (NaN), and adds nothing whatever it is.
-        absent = strengths == 0
-        velocity, dispersion = np.where(absent, 0.0, velocity), np.where(absent, 100.0, dispersion)
-        components = np.empty((len(rows), len(lines), n_wave))
+        strength, velocity, dispersion = self.solution[:, :, rows].swapaxes(1, 2)
+        each = np.empty((len(rows), len(lines) if components else 0, n_wave))
+        total = np.empty((len(rows), n_wave))
         shared = jax.tree.map(np.asarray, self.coords)
         with working_precision("float64"):
             for first in range(0, len(rows), _BLOCK):
                 block = padded(np.arange(first, min(first + _BLOCK, len(rows))), _BLOCK)
-                part = _components(model, shared, strengths[block], velocity[block], dispersion[block])
-                count = min(_BLOCK, len(rows) - first)
-                components[first : first + count] = np.asarray(part)[:count, :, :n_wave]
+                part = np.asarray(_lines(model, components, shared, strength[block], velocity[block], dispersion[block]))
+                part = part[: len(rows) - first, ..., :n_wave]
+                if components:
+                    each[first : first + _BLOCK] = part
+                    part = part.sum(axis=1)
+                total[first : first + _BLOCK] = part
         if self.polynomial.shape[1]:
             rest = 0.5 * (self.cube.rest_edges[1:] + self.cube.rest_edges[:-1])
             axis = rest if model.n_continuum else self.cube.rest_wavelength
@@ -220,7 +223,7 @@ class CubeFit:
             frozen = self.frozen[None] if self.frozen.ndim == 1 else self.frozen.reshape(n_wave, -1)[:, rows].T
             continuum = continuum + frozen * (1.0 + self.cube.redshift)
         failed = self.flat_status[rows] != 0
-        components[failed] = np.nan
+        each[failed], total[failed] = np.nan, np.nan
         return Spectra(
             rest_wavelength=self.cube.rest_wavelength,
             data=spaxels.values,
@@ -228,7 +231,8 @@ class CubeFit:
             bad=spaxels.bad,
             stellar=spaxels.stellar,
             continuum=continuum,
-            components=components,
+            lines=total,
+            components=each,
             fitted=np.unpackbits(self.packed_fitted[rows], axis=1, count=n_wave).astype(bool),
         )
 
@@ -265,17 +269,17 @@ class CubeFit:
         from ifujax.lines.headers import fits_unit
 
         density, flux = fits_unit(self.cube.unit), fits_unit(self.cube.unit, times="Angstrom")
-        return dict(
-            flux=flux,
-            amplitude=density,
-            velocity="km/s",
-            velocity_dispersion="km/s",
-            sigma="km/s",
-            snr="",
-            equivalent_width="Angstrom",
-            flux_direct=flux,
-            equivalent_width_direct="Angstrom",
-        )
+        return {
+            "flux": flux,
+            "amplitude": density,
+            "velocity": "km/s",
+            "velocity_dispersion": "km/s",
+            "sigma": "km/s",
+            "snr": "",
+            "equivalent_width": "Angstrom",
+            "flux_direct": flux,
+            "equivalent_width_direct": "Angstrom",
+        }
 
     def summary(self) -> str:
         """Return one line: fitted, failed by reason, median reduced chi2, time."""
@@ -321,14 +325,16 @@ class CubeFit:
         return write_maps(self, Path(path), overwrite=overwrite)
 
 
-@partial(jax.jit)
-def _components(model: EmissionSpectrum, coords: SpectralCoords, strength: Any, velocity: Any, dispersion: Any) -> Any:
+@partial(jax.jit, static_argnums=1)
+def _lines(model: EmissionSpectrum, each: bool, coords: SpectralCoords, strength: Any, velocity: Any, dispersion: Any) -> Any:
+    """Flux density of each line, or of all together."""
+
     def row(strength: Any, velocity: Any, dispersion: Any) -> Any:
         params = {}
         for i, name in enumerate(model.names):
             params[f"{name}.{model.strengths[i]}"] = strength[i]
             params[f"{name}.velocity"] = velocity[i]
             params[f"{name}.velocity_dispersion"] = dispersion[i]
-        return jnp.stack([model.line(params, coords, i) for i in range(len(model.names))])
+        return jnp.stack([model.line(params, coords, i) for i in range(len(model.names))]) if each else model.lines(params, coords)
 
     return jax.vmap(row)(strength, velocity, dispersion)

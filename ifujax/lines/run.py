@@ -222,6 +222,7 @@ class _Collection:
         lines = fitter.setup.model.names
         self.values = {name: np.full((len(lines), n), np.nan) for name in LINE_NAMES}
         self.errors = {name: np.full((len(lines), n), np.nan) for name in LINE_NAMES}
+        self.solution = np.full((3, len(lines), n), np.nan)
         n_poly = 0 if fitter.preparation.degree is None else fitter.preparation.degree + 1
         self.linear = np.full((n, n_poly), np.nan)
         self.status, self.warn = np.zeros(n, np.int32), np.zeros(n, np.int32)
@@ -235,12 +236,16 @@ class _Collection:
         self.n_free = fit.n_free
         lost = chunk.status != 0
         for i, line in enumerate(model.names):
+            for k, name in enumerate((model.strengths[i], "velocity", "velocity_dispersion")):
+                self.solution[k, i, rows] = fit.params[f"{line}.{name}"]
             for name in LINE_NAMES:
                 if name == "snr":
                     continue
                 source = (fit.derived, fit.derived_error) if f"{line}.{name}" in fit.derived else (fit.params, fit.error)
-                self.values[name][i, rows] = np.where(lost, np.nan, source[0][f"{line}.{name}"])
-                self.errors[name][i, rows] = np.where(lost, np.nan, source[1][f"{line}.{name}"])
+                value, error = source[0][f"{line}.{name}"], source[1][f"{line}.{name}"]
+                # Where the data say nothing (the velocity of a line without flux) the value is only the start.
+                self.values[name][i, rows] = np.where(lost | np.isnan(error), np.nan, value)
+                self.errors[name][i, rows] = np.where(lost, np.nan, error)
         self.linear[rows] = fit.linear if model.n_continuum else chunk.polynomial
         self.status[rows], self.noise[rows] = chunk.status, chunk.noise
         self.fitted[rows] = np.packbits(chunk.fitted, axis=1)
@@ -273,6 +278,7 @@ class _Collection:
             config=config,
             setup=self.fitter.setup,
             coords=self.fitter.coords,
+            solution=self.solution,
             values=self.values,
             errors=self.errors,
             polynomial=self.linear,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
 from ifujax.inference.parameters import ParameterSpace
-from ifujax.lines.config import EmissionModel, Line, LineFitConfig, LSF
+from ifujax.lines.config import LSF, EmissionModel, Line, LineFitConfig
 from ifujax.models.doppler import C_KMS
 from ifujax.models.emission import EmissionSpectrum
 from ifujax.models.lsf import LineSpread
@@ -147,4 +148,5 @@ def _reach(lines: tuple[Line, ...], rest: np.ndarray, velocity: np.ndarray, sigm
 def _line_spread(lsf: LSF | None) -> LineSpread | None:
     if lsf is None:
         return None
-    return LineSpread(lsf.kind, np.array(lsf.values), np.array(lsf.wavelengths), np.float64(lsf.reference))
+    leaves: tuple[Any, ...] = (np.array(lsf.values), np.array(lsf.wavelengths), np.float64(lsf.reference))
+    return LineSpread(lsf.kind, *leaves)

@@ -112,7 +112,9 @@ def plot_spectrum(
         If an array hasn't the shape of `wavelength`.
     """
     panel = SpectrumPanel(wavelength, data, error, model, continuum, components or {}, bad, title, unit, labels or {})
-    figure = NotebookFigure(figsize=(7.2, 4.6 if model is not None else 3.6), layout=ConstrainedLayoutEngine(hspace=0.0, h_pad=0.03))
+    figure = NotebookFigure(
+        figsize=(7.2, 4.6 if model is not None else 3.6), layout=ConstrainedLayoutEngine(hspace=0.0, h_pad=0.03)
+    )
     if model is None:
         ax, residual = figure.add_subplot(), None
     else:
