@@ -1,4 +1,4 @@
-"""The three-line problem through ifujax's engine, as `fit_cube` goes through it: rejection continuum, start search, fit, errors."""
+"""The three-line problem through ifujax as `fit_cube` goes through it: rejection continuum, start search, fit, errors."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from batched import prepare_ifujax
 from baselines import ThreeLines, measure, numba_lm, scipy_lm, three_lines
+from batched import prepare_ifujax
 from multistart import best_of_starts
 from numpy.typing import NDArray
 

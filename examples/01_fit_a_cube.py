@@ -23,9 +23,8 @@ print(cube)
 # %%
 # What to fit
 # -----------
-# Lines that are given the same ``Kinematics`` share its velocity and dispersion. The [N II] doublet has a fixed flux ratio: a tied
-# parameter is computed from others, and not fitted. With the line spread function the dispersion is
-# that of the gas.
+# Lines that are given the same ``Kinematics`` share its velocity and dispersion. The [N II] doublet has a fixed flux ratio: a
+# tied parameter is computed from others, and not fitted. With the line spread function the dispersion is that of the gas.
 kin = ifujax.Kinematics(
     velocity=ifujax.Bounded(-600, 600, start=0),
     velocity_dispersion=ifujax.Bounded(20, 500, start=120),

@@ -70,11 +70,11 @@ class CompilationTime:
 
     spans: list[tuple[float, float]] = field(default_factory=list)
 
-    def add(self, event: str, seconds: float, **_: str | int) -> None:
+    def add(self, event: str, duration_secs: float, **_: str | int) -> None:
         """Take note of an event of jax's that has just ended."""
         if event in _COMPILING:
             now = time.monotonic()
-            self.spans.append((now - seconds, now))
+            self.spans.append((now - duration_secs, now))
 
     @property
     def seconds(self) -> float:

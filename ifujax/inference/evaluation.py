@@ -196,9 +196,12 @@ def linearise(model: Any, options: Options, block: Block, x: Array) -> Linearise
     design, offset = parts(xs)
     whitened = [column * weight for column in design]
     residual = (block.values - offset) * weight
-    linear, free = solve_linear_block(gram(whitened), inner(whitened, [residual])[:, :, 0], options)
-    for k, column in enumerate(whitened):
-        residual = residual - linear[:, k, None] * column
+    unit = _unit_of(weight)
+    whole = [column / unit for column in whitened]
+    scaled, free = solve_linear_block(gram(whole), inner(whole, [residual])[:, :, 0], options)
+    for k, column in enumerate(whole):
+        residual = residual - scaled[:, k, None] * column
+    linear = scaled / unit
 
     def predict_at(xs: tuple[Array, ...]) -> Array:
         design, offset = parts(xs)
@@ -219,11 +222,19 @@ def evaluate(model: Any, options: Options, block: Block, x: Array) -> Evaluation
     gradient = inner(columns, [residual])[:, :, 0] if n else jnp.zeros((x.shape[0], 0), x.dtype)
     if design and n:
         # Coefficients held at zero by the non-negative solve take no part in the projection.
+        unit = _unit_of(block.root_weight)
+        design = [column / unit for column in design]
         cross = inner(columns, design) * at.free[:, None, :]
         linear_hessian = gram(design) * at.free[:, :, None] * at.free[:, None, :]
         hessian = hessian - _projection(linear_hessian, cross, options)
     chi2, hessian, gradient = add_priors(block, x, chi2, hessian, gradient)
     return Evaluation(chi2, hessian, gradient)
+
+
+def _unit_of(weight: Array) -> Array:
+    """Return each row's largest root weight (batch, 1): without it squares of the design leave float32's range."""
+    largest = jnp.max(weight, axis=1, keepdims=True)
+    return jnp.where(largest > 0, largest, 1.0)
 
 
 def reweighted(at: Linearised, pixel_weight: Array | None) -> tuple[list[Array], list[Array], Array]:

@@ -15,6 +15,7 @@ from ifujax.lines.config import LSF, EmissionModel, Line, LineFitConfig
 from ifujax.models.doppler import C_KMS
 from ifujax.models.emission import EmissionSpectrum
 from ifujax.models.lsf import LineSpread
+from ifujax.models.profiles import LARGEST_RESOLVED_PIXEL
 
 VELOCITY_SCALE = 100.0
 """km/s that count as 1 inside the engine."""
@@ -58,6 +59,7 @@ def prepare(config: LineFitConfig, rest_edges: np.ndarray, redshift: float) -> S
         names=tuple(line.name for line in lines),
         strengths=tuple(line.strength for line in lines),
         profile=config.model.profile,
+        resolved=_resolved(config, lines, rest_edges, redshift),
         n_continuum=degree + 1 if joint and degree is not None else 0,
         windowed=windows is not None,
         rest_wavelengths=rest,
@@ -143,6 +145,23 @@ def _reach(lines: tuple[Line, ...], rest: np.ndarray, velocity: np.ndarray, sigm
         low, high = max(low, v - 1000.0), min(high, v + 1000.0)
         ends.append((low - 3.0 * s, high + 3.0 * s))
     return rest[:, None] * (1.0 + np.array(ends) / C_KMS)
+
+
+def _resolved(config: LineFitConfig, lines: tuple[Line, ...], rest_edges: np.ndarray, redshift: float) -> bool:
+    """Whether the narrowest line that the bounds allow is wide against the pixels."""
+    spread = _line_spread(config.model.lsf)
+    for line in lines:
+        item = line.kinematics.velocity_dispersion
+        narrowest = item.value if isinstance(item, Fixed) else item.lower
+        if not np.isfinite(narrowest) or narrowest <= 0:
+            narrowest = 0.0
+        if spread is not None:
+            ends = np.array([rest_edges[0], line.rest_wavelength, rest_edges[-1]]) * (1.0 + redshift)
+            narrowest = np.hypot(narrowest, np.asarray(spread.velocity_sigma(ends)).min())
+        pixel = C_KMS * np.diff(rest_edges).max() / line.rest_wavelength
+        if pixel > LARGEST_RESOLVED_PIXEL * narrowest:
+            return False
+    return True
 
 
 def _line_spread(lsf: LSF | None) -> LineSpread | None:

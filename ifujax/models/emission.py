@@ -15,12 +15,12 @@ from jax import Array
 from ifujax.models.continuum import legendre_basis
 from ifujax.models.doppler import C_KMS, doppler_factor, velocity_of
 from ifujax.models.lsf import LineSpread
-from ifujax.models.profiles import flux_of_amplitude, gaussian_integrated, gaussian_sampled
+from ifujax.models.profiles import flux_of_amplitude, gaussian_integrated, gaussian_resolved, gaussian_sampled
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["velocity", "inverse", "window", "basis", "width", "pixel_velocity", "background"],
+    data_fields=["velocity", "inverse", "squared_width", "window", "basis", "width", "pixel_velocity", "background"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -30,9 +30,11 @@ class SpectralCoords:
     Attributes
     ----------
     velocity : array (lines, n_pix) or (lines, n_pix + 1)
-        Velocity of pixel centres (sampled) or edges (integrated) relative to each line, km/s.
+        Velocity of pixel centres (sampled), middles (resolved) or edges (else) relative to each line, km/s.
     inverse : array (lines, n_pix) or (n_pix,)
-        ``1 / (1 + v / c)`` of each centre (sampled), or 1 / pixel width (integrated).
+        ``1 / (1 + v / c)`` of each centre (sampled), velocity over wavelength width (resolved), or 1 / pixel width.
+    squared_width : array (lines, n_pix) or (lines, 0)
+        Squared velocity widths of the pixels (resolved only).
     window : array (lines, n_pix) or (lines, 0)
         1 where a line may contribute, 0 beyond its window; empty for no limit.
     basis : array (K, n_pix)
@@ -47,6 +49,7 @@ class SpectralCoords:
 
     velocity: Any
     inverse: Any
+    squared_width: Any
     window: Any
     basis: Any
     width: Any
@@ -54,14 +57,14 @@ class SpectralCoords:
     background: Any
 
 
-COORDS_AXES = SpectralCoords(None, None, None, None, None, None, 0)
+COORDS_AXES = SpectralCoords(None, None, None, None, None, None, None, 0)
 """All fits share the wavelength axis; each has its own background."""
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["rest_wavelengths", "redshift", "spread"],
-    meta_fields=["names", "strengths", "profile", "n_continuum", "windowed"],
+    meta_fields=["names", "strengths", "profile", "resolved", "n_continuum", "windowed"],
 )
 @dataclass(frozen=True)
 class EmissionSpectrum:
@@ -80,6 +83,8 @@ class EmissionSpectrum:
     names, strengths : tuple of str
         Line names, and "flux" or "amplitude" for each.
     profile : "integrated" or "sampled"
+    resolved : bool
+        Whether pixels are narrow enough for `gaussian_resolved`, an integrated profile's cheaper form.
     n_continuum : int
         Coefficients of the continuum: the linear block. 0 for none.
     windowed : bool
@@ -89,6 +94,7 @@ class EmissionSpectrum:
     names: tuple[str, ...]
     strengths: tuple[str, ...]
     profile: Literal["integrated", "sampled"]
+    resolved: bool
     n_continuum: int
     windowed: bool
     rest_wavelengths: Any
@@ -123,8 +129,12 @@ class EmissionSpectrum:
         rest = np.asarray(self.rest_wavelengths, dtype=np.float64)[:, None]
         at_centres = velocity_of(centres, rest)
         width = np.diff(edges)
+        squared_width = np.zeros((len(rest), 0))
         if self.profile == "integrated":
             velocity, inverse = velocity_of(edges, rest), 1.0 / width
+            if self.resolved:
+                step = np.diff(velocity, axis=1)
+                velocity, inverse, squared_width = 0.5 * (velocity[:, 1:] + velocity[:, :-1]), step / width, step**2
         else:
             velocity, inverse = at_centres, 1.0 / (1.0 + at_centres / C_KMS)
         inside = np.zeros((len(rest), 0))
@@ -133,7 +143,7 @@ class EmissionSpectrum:
         basis = legendre_basis(centres, *window, self.n_continuum - 1) if self.n_continuum else np.zeros((0, n_pix))
         basis[:, m:] = 0.0  # padding lies outside [-1, 1], where polynomials explode
         width = np.where(np.arange(n_pix) < m, width, 0.0)
-        return SpectralCoords(velocity, inverse, inside, basis, width, at_centres, np.zeros((0, n_pix)))
+        return SpectralCoords(velocity, inverse, squared_width, inside, basis, width, at_centres, np.zeros((0, n_pix)))
 
     def observed_sigma(self, params: Mapping[str, Array], i: int) -> Array:
         """Return the observed velocity dispersion of line `i` (km/s): intrinsic and LSF in quadrature."""
@@ -162,7 +172,10 @@ class EmissionSpectrum:
     def line(self, params: Mapping[str, Array], coords: SpectralCoords, i: int) -> Array:
         """Return the flux density of line `i`, (n_pix,)."""
         centre, sigma = params[f"{self.names[i]}.velocity"], self.observed_sigma(params, i)
-        if self.profile == "integrated":
+        if self.profile == "integrated" and self.resolved:
+            density = gaussian_resolved(coords.velocity[i], coords.squared_width[i], coords.inverse[i], centre, sigma)
+            shape = density * self.flux(params, i)
+        elif self.profile == "integrated":
             shape = gaussian_integrated(coords.velocity[i], coords.inverse, centre, sigma) * self.flux(params, i)
         else:
             shape = gaussian_sampled(coords.velocity[i], coords.inverse[i], centre, sigma) * self.amplitude(params, i)

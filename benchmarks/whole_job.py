@@ -1,0 +1,100 @@
+"""The whole job on real data (target 2 of docs/performance.md): read, continuum, fit, errors, fluxes, widths, product on disk.
+
+The MUSE minicube (1,600 spaxels, five lines) is tiled to at least 40,000 spaxels and fitted from a file to a file. Imports and
+compilation are timed apart, on the minicube itself. IFSCube 1.3 did the same job on the minicube at 29 spaxels per CPU second on
+a quiet machine of the same make (55 CPU seconds, NUMBA_NUM_THREADS=1).
+
+Run ``python benchmarks/whole_job.py --help`` from the root of the repository.
+"""
+
+from __future__ import annotations
+
+# One thread: CPU seconds are compared
+# isort: off
+from single_thread import THREADS
+
+# isort: on
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+IFSCUBE_PER_CPU_SECOND = 29.0
+CONFIG = """\
+[fit]
+fit_continuum: yes
+fitting_window: 6450:6800
+optimize_fit: no
+profile: {profile}
+[loading]
+redshift: 0.0859
+[continuum]
+mode: {mode}
+degree: 3
+n_iterate: 3
+lower_threshold: 3
+upper_threshold: 3
+line_weight: 0.0
+[n2a]
+rest_wavelength: 6548.04
+amplitude: peak, 0:
+velocity: 0, -600:600
+sigma: 150, 40:500
+k_group: 0
+""" + "".join(
+    f"[{name}]\nrest_wavelength: {wavelength}\namplitude: peak, 0:\nk_group: 0\n"
+    for name, wavelength in (("ha", 6562.8), ("n2b", 6583.46), ("s2a", 6716.44), ("s2b", 6730.82))
+)
+
+
+def tile(source: Path, target: Path, times: int) -> None:
+    """Write the cube repeated `times` by `times` in the sky."""
+    with fits.open(source) as cube:
+        planes = [
+            fits.ImageHDU(np.tile(hdu.data, (1, times, times)), hdu.header, name=hdu.name)
+            for hdu in cube
+            if hdu.name in ("DATA", "STAT", "DQ") and hdu.data is not None
+        ]
+        fits.HDUList([fits.PrimaryHDU(header=cube[0].header), *planes]).writeto(target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=5, help="tile so many times along x and y (5: 40,000 spaxels)")
+    options = parser.parse_args()
+    began = time.process_time()
+    import ifujax
+    from ifujax.io.demo import minicube_path
+    from ifujax.lines.dialect import parse_config
+
+    minicube = minicube_path()
+    print(f"{THREADS} thread; imports: {time.process_time() - began:.1f} CPU s")
+    with tempfile.TemporaryDirectory() as folder:
+        large = Path(folder) / "tiled.fits"
+        tile(minicube, large, options.times)
+        for profile, mode in (("sampled", "rejection"), ("sampled", "joint"), ("integrated", "joint")):
+            config = parse_config(CONFIG.format(profile=profile, mode=mode))
+            cpu = time.process_time()
+            small = ifujax.fit_cube(ifujax.read_cube(minicube, redshift=0.0859), config)
+            small.write(Path(folder) / "small.fits", overwrite=True)
+            first = time.process_time() - cpu
+            cpu, wall = time.process_time(), time.perf_counter()
+            fit = ifujax.fit_cube(ifujax.read_cube(large, redshift=0.0859), config)
+            fitted = time.process_time() - cpu
+            fit.write(Path(folder) / "large.fits", overwrite=True)
+            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+            n = fit.status.size
+            rate = n / cpu
+            print(f"{profile} profile, {mode} continuum: {fit.summary()}")
+            print(
+                f"    {1e6 * cpu / n:.0f} CPU us a spaxel, {1e6 * fitted / n:.0f} of it without writing; {wall:.1f} s of wall time"
+            )
+            print(f"    {rate:.0f} spaxels per CPU second = {rate / IFSCUBE_PER_CPU_SECOND:.0f} x IFSCube")
+            print(f"    first run on the minicube, compiling: {first:.1f} CPU s")
+
+
+if __name__ == "__main__":
+    main()

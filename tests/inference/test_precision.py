@@ -1,0 +1,111 @@
+"""Precision is a context: threads, calls before and after, the caller's default, several devices."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ifujax import Bounded, Options, ParameterSpace, UsageError, fit_batch, solve_linear
+from ifujax.inference.precision import working_precision
+from tests.inference.problems import START, Peak, peaks
+
+SPACE = ParameterSpace.build({"centre": Bounded(-5, 5), "width": Bounded(0.2, 5)})
+SHORT = {name: START[name] for name in ("centre", "width")}
+OPTIONS = Options(linear="eliminate", warm_up=False)
+
+
+def fit(precision="float64"):
+    return fit_batch(Peak(), SPACE, peaks(np.random.default_rng(1), 12)[0], SHORT, options=OPTIONS, precision=precision)
+
+
+def test_float32_before_and_after_changes_nothing():
+    assert jnp.ones(2).dtype == np.float32
+    early = fit("float32")
+    double = fit()
+    late = fit("float32")
+    assert jnp.ones(2).dtype == np.float32  # the caller's default is what it was
+    for result in (early, double, late):
+        assert result.params["centre"].dtype == np.float64
+        assert result.chi2.dtype == np.float64
+        assert (result.status == 0).all()
+    np.testing.assert_array_equal(early.params["centre"], late.params["centre"])
+    # Both are right to their own rounding, and not to the other's.
+    assert (np.abs(early.params["centre"] - double.params["centre"]) < 1e-2 * double.error["centre"]).all()
+    np.testing.assert_allclose(early.chi2, double.chi2, rtol=1e-5)
+    assert (early.chi2 != double.chi2).any()
+    assert np.array_equal(early.chi2, early.chi2.astype(np.float32))
+    assert not np.array_equal(double.chi2, double.chi2.astype(np.float32))
+
+
+def test_threads_do_not_meet():
+    expected = {"float64": fit(), "float32": fit("float32")}
+    kinds = ["float64", "float32"] * 3
+    with ThreadPoolExecutor(3) as pool:
+        for kind, result in zip(kinds, pool.map(fit, kinds)):
+            np.testing.assert_array_equal(result.chi2, expected[kind].chi2)
+            np.testing.assert_array_equal(result.params["width"], expected[kind].params["width"])
+    assert jnp.ones(2).dtype == np.float32
+
+
+def test_inside_float64_of_the_caller():
+    with jax.enable_x64(True):
+        inside = fit("float32")
+        assert jnp.ones(2).dtype == np.float64
+    np.testing.assert_array_equal(inside.chi2, fit("float32").chi2)
+
+
+def test_the_context_is_left_after_an_error():
+    with pytest.raises(ZeroDivisionError), working_precision("float64"):
+        assert jnp.ones(2).dtype == np.float64
+        1 / 0  # noqa: B018
+    assert jnp.ones(2).dtype == np.float32
+
+
+def test_linear_solves_keep_the_default_too():
+    design = np.vander(np.linspace(-1, 1, 20), 3)
+    result = solve_linear(design, np.ones((2, 20)), np.ones((2, 20)))
+    assert result.coefficients.dtype == np.float64
+    assert jnp.ones(2).dtype == np.float32
+
+
+def test_unknown_precision():
+    with pytest.raises(UsageError, match="float64"):
+        fit("double")
+
+
+FOUR = """
+import jax, numpy as np
+from ifujax import Bounded, Options, ParameterSpace, fit_batch
+from tests.inference.problems import START, Peak, peaks
+assert len(jax.devices()) == 4, jax.devices()
+space = ParameterSpace.build({"centre": Bounded(-5, 5), "width": Bounded(0.2, 5)})
+start = {name: START[name] for name in ("centre", "width")}
+options = Options(linear="eliminate", warm_up=False)
+obs = peaks(np.random.default_rng(1), 150)[0]
+one = fit_batch(Peak(), space, obs, start, options=options, devices=jax.devices()[:1])
+four = fit_batch(Peak(), space, obs, start, options=options)
+assert (one.status == four.status).all() and (one.status == 0).all()
+for name in one.params:
+    np.testing.assert_array_equal(one.params[name], four.params[name])
+    np.testing.assert_array_equal(one.error[name], four.error[name])
+np.testing.assert_array_equal(one.chi2, four.chi2)
+assert jax.numpy.ones(2).dtype == np.float32
+print("the same on four")
+"""
+
+
+def test_four_host_devices():
+    root = Path(__file__).resolve().parents[2]
+    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4", JAX_PLATFORMS="cpu", PYTHONPATH=str(root))
+    done = subprocess.run(
+        [sys.executable, "-c", FOUR], cwd=root, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert "the same on four" in done.stdout, done.stderr[-2000:]
