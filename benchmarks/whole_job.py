@@ -90,7 +90,7 @@ def main() -> None:
             rate = n / cpu
             print(f"{profile} profile, {mode} continuum: {fit.summary()}")
             print(
-                f"    {1e6 * cpu / n:.0f} CPU us a spaxel, {1e6 * fitted / n:.0f} of it without writing; {wall:.1f} s of wall time"
+                f"    {1e6 * cpu / n:.0f} CPU us a spaxel, {1e6 * fitted / n:.0f} of it without writing; {wall:.1f} s clock"
             )
             print(f"    {rate:.0f} spaxels per CPU second = {rate / IFSCUBE_PER_CPU_SECOND:.0f} x IFSCube")
             print(f"    first run on the minicube, compiling: {first:.1f} CPU s")

@@ -120,9 +120,7 @@ def covariance(matrix: Arrow, eps: float) -> tuple[Arrow, Pair]:
     local = inverse + back @ np.swapaxes(gain, 1, 2)
     # The inverse's diagonal is the inflation of variance by correlations; near 1/eps it is only rounding.
     limit = 1e-3 / eps
-    felt = Pair(
-        felt.shared & (np.diagonal(shared) < limit), felt.local & (np.diagonal(local, axis1=1, axis2=2) < limit)
-    )
+    felt = Pair(felt.shared & (np.diagonal(shared) < limit), felt.local & (np.diagonal(local, axis1=1, axis2=2) < limit))
     result = Arrow(shared, -np.swapaxes(back, 1, 2), local)
     keep = Pair(unit.shared * felt.shared, unit.local * felt.local)
     return result.scaled(keep), felt

@@ -23,7 +23,6 @@ from ifujax.inference.nonnegative import solve_nonnegative
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace
 
-
 _MANY_INPUTS = 64
 
 
@@ -266,9 +265,7 @@ def loss(residual: Array, weight: Array, options: Options) -> tuple[Array, Array
     return objective, jnp.sqrt((nu + 1.0) / (nu * (1.0 + scaled)))
 
 
-def add_priors(
-    block: Block, x: Array, chi2: Array, hessian: Array, gradient: Array
-) -> tuple[Array, Array, Array]:
+def add_priors(block: Block, x: Array, chi2: Array, hessian: Array, gradient: Array) -> tuple[Array, Array, Array]:
     """Add Gaussian priors as further rows; `hessian` may hold a linear block after the free vector."""
     if not any(entry.has_prior for entry in block.space.structure.entries):
         return chi2, hessian, gradient

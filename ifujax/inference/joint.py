@@ -25,12 +25,13 @@ from ifujax.inference.batching import choose_devices, padded, run_blocks, usable
 from ifujax.inference.evaluation import Block, add_priors, as_model, evaluate, gram, linearise, loss, n_linear, reweighted
 from ifujax.inference.joint_result import JointResult
 from ifujax.inference.joint_space import JointSpace, empty_space
-from ifujax.inference.least_squares import inside_line, pack_starts
 from ifujax.inference.levenberg_marquardt import FIRST_DAMPING
 from ifujax.inference.observations import Observations, spread_axes
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.precision import dtype_of, working_precision
+from ifujax.inference.runner import inside_line
+from ifujax.inference.starts import pack_starts
 from ifujax.inference.uncertainty import Derived, report
 
 Progress = Callable[[str, int, int], None]
@@ -321,7 +322,8 @@ class _Problem:
             return _report(self.model, self.options, self.derived, self.block(rows), at, full.astype(self.dtype), known)
 
         chunks = self.over_chunks(named)
-        whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(jax.tree.map(lambda a, n=len(r): a[:n], e) for r, e in chunks))
+        real = [jax.tree.map(lambda leaf, rows=rows: leaf[: len(rows)], end) for rows, end in chunks]
+        whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *real)
         first = int(np.argmax(live))
         lost = ~live | (status != 0)
 

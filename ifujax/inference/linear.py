@@ -70,7 +70,7 @@ class LinearResult:
         """Return self, or raise DataError that counts the failed rows."""
         failed = np.flatnonzero(self.status)
         if failed.size:
-            reason = "; ".join(flag.sentence for flag in bits.decode(self.status[failed[0]]))
+            reason = "; ".join(flag.sentence for flag in bits.decode(int(self.status[failed[0]])))
             raise DataError(f"{failed.size} of {self.status.size} linear fits failed; the first, row {failed[0]}: {reason}.")
         return self
 

@@ -20,9 +20,10 @@ from jax import lax
 from ifujax.errors import UsageError
 from ifujax.inference import status as bits
 from ifujax.inference.batching import choose_devices
-from ifujax.inference.least_squares import inside_line, pack_starts
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
+from ifujax.inference.runner import inside_line
+from ifujax.inference.starts import pack_starts
 
 Method = Literal["lbfgs", "adam"]
 
@@ -85,8 +86,8 @@ def minimize_batch(
         (optax), for noisy ones, which keeps the lowest value that it met.
     max_iter : int
     tolerance : float
-        Ends where no derivative by an unconstrained parameter exceeds this: an objective should be of
-        the size of a log-likelihood. An Adam fit that has not come so far says that it has not converged.
+        Ends where the derivatives by the unconstrained parameters fall below this: an objective should be
+        of the size of a log-likelihood. An Adam fit that has not come so far says that it has not converged.
     learning_rate : float
         Step of Adam, in unconstrained parameters.
     precision : "float64" or "float32"
@@ -124,7 +125,7 @@ def minimize_batch(
         end = solve(objective, max_iter, jax.tree.map(cast, wide), jax.tree.map(cast, data), z, *numbers)
         end = jax.tree.map(np.asarray, end)
     failed = ~(np.isfinite(end["value"]) & np.isfinite(end["z"]).all(axis=1))
-    slow = ~failed & ~(end["slope"] <= tolerance)
+    slow = ~failed & ~end["converged"]
     status = np.where(failed, bits.NOT_FINITE.value, 0) | np.where(slow, bits.NOT_CONVERGED.value, 0)
 
     def blank(array: np.ndarray) -> np.ndarray:
@@ -155,7 +156,9 @@ def _function_of(objective: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     return function
 
 
-def _ended(function: Callable[..., Any], space: ParameterSpace, data: Any, z: Any, n_iter: Any) -> dict[str, Any]:
+def _ended(
+    function: Callable[..., Any], space: ParameterSpace, data: Any, z: Any, n_iter: Any, last_slope: Any, tolerance: Any
+) -> dict[str, Any]:
     value, slope = jax.value_and_grad(function)(z, space, data)
     x = space.from_unconstrained(tuple(z))[0]
     return {
@@ -165,13 +168,12 @@ def _ended(function: Callable[..., Any], space: ParameterSpace, data: Any, z: An
         "value": value,
         "slope": jnp.max(jnp.abs(slope)),
         "n_iter": n_iter,
+        "converged": last_slope <= tolerance,
     }
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _lbfgs(
-    objective: Any, max_iter: int, space: ParameterSpace, data: Any, z: Any, tolerance: Any, _rate: Any
-) -> dict[str, Any]:
+def _lbfgs(objective: Any, max_iter: int, space: ParameterSpace, data: Any, z: Any, tolerance: Any, _rate: Any) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
         import jaxopt
@@ -180,7 +182,7 @@ def _lbfgs(
     def row(space: ParameterSpace, data: Any, z: Any) -> dict[str, Any]:
         solver = jaxopt.LBFGS(function, maxiter=max_iter, tol=tolerance, implicit_diff=False)
         end = solver.run(z, space, data)
-        return _ended(function, space, data, end.params, end.state.iter_num)
+        return _ended(function, space, data, end.params, end.state.iter_num, end.state.error, tolerance)
 
     return jax.vmap(row)(space, data, z)
 
@@ -208,6 +210,6 @@ def _adam(objective: Any, max_iter: int, space: ParameterSpace, data: Any, z: An
 
         start = (z, solver.init(z), jnp.full((), jnp.inf, z.dtype), z, jnp.full((), jnp.inf, z.dtype), jnp.zeros((), jnp.int32))
         end = lax.while_loop(going, step, start)
-        return _ended(function, space, data, end[3], end[5])
+        return _ended(function, space, data, end[3], end[5], end[4], tolerance)
 
     return jax.vmap(row)(space, data, z)

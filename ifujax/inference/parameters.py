@@ -70,9 +70,7 @@ class Structure:
     @property
     def element_names(self) -> tuple[str, ...]:
         """One name for each element of the fitted vector; arrays get an index."""
-        return tuple(
-            entry.name if entry.shape == () else f"{entry.name}[{i}]" for entry in self.free for i in range(entry.size)
-        )
+        return tuple(entry.name if entry.shape == () else f"{entry.name}[{i}]" for entry in self.free for i in range(entry.size))
 
 
 @partial(

@@ -156,7 +156,7 @@ class Preparation:
 
 
 def _inside_any(wavelength: np.ndarray, ranges: np.ndarray) -> np.ndarray:
-    return ((wavelength >= ranges[:, :1]) & (wavelength <= ranges[:, 1:])).any(axis=0)
+    return np.asarray(((wavelength >= ranges[:, :1]) & (wavelength <= ranges[:, 1:])).any(axis=0))
 
 
 def _row_median(values: np.ndarray, good: np.ndarray) -> np.ndarray:

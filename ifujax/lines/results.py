@@ -335,6 +335,8 @@ def _lines(model: EmissionSpectrum, each: bool, coords: SpectralCoords, strength
             params[f"{name}.{model.strengths[i]}"] = strength[i]
             params[f"{name}.velocity"] = velocity[i]
             params[f"{name}.velocity_dispersion"] = dispersion[i]
-        return jnp.stack([model.line(params, coords, i) for i in range(len(model.names))]) if each else model.lines(params, coords)
+        if not each:
+            return model.lines(params, coords)
+        return jnp.stack([model.line(params, coords, i) for i in range(len(model.names))])
 
     return jax.vmap(row)(strength, velocity, dispersion)

@@ -13,11 +13,12 @@ import numpy as np
 from ifujax.data.cube import Cube
 from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference import status as bits
-from ifujax.inference.least_squares import fit_batch, pack_starts
+from ifujax.inference.least_squares import fit_batch
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
+from ifujax.inference.starts import pack_starts
 from ifujax.lines.config import EmissionModel, LineFitConfig
 from ifujax.lines.measure import LINE_QUANTITIES
 from ifujax.lines.preparation import Preparation

@@ -60,9 +60,7 @@ class StartFinder:
 
     def __init__(self, setup: Setup, pixel_velocity: np.ndarray, width: np.ndarray) -> None:
         self.setup = setup
-        self.components = [
-            self._component(group, pixel_velocity, width) for group in _groups(setup)
-        ]
+        self.components = [self._component(group, pixel_velocity, width) for group in _groups(setup)]
 
     def find(self, residual: np.ndarray, ivar: np.ndarray, n_starts: int, seed_rows: np.ndarray) -> Starts:
         """Return starts for continuum-subtracted spectra.

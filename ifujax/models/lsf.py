@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,6 @@ class LineSpread:
             total = total * (wavelength - self.reference) + coefficient
         return total
 
-    def velocity_sigma(self, wavelength: Array) -> Array:
+    def velocity_sigma(self, wavelength: Any) -> Array:
         """Return the standard deviation in km/s at an observed `wavelength`."""
         return self.fwhm(wavelength) / _FWHM_PER_SIGMA * C_KMS / wavelength

@@ -42,7 +42,7 @@ def data(rng):
 
 @pytest.mark.parametrize(("method", "max_iter"), [("lbfgs", 200), ("adam", 3000)])
 def test_agrees_with_scipy(data, method, max_iter):
-    fit = minimize_batch(poisson, SPACE, START, data=data, method=method, max_iter=max_iter, tolerance=1e-4)
+    fit = minimize_batch(poisson, SPACE, START, data=data, method=method, max_iter=max_iter, tolerance=1e-3)
     assert (fit.status == 0).all()
     for row in range(6):
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -105,23 +107,22 @@ import pickle, sys
 import jax
 from ifujax.simulate import three_line_problem
 from tests.lines.test_invariance import N, outcome_of
-assert len(jax.devices()) == int(sys.argv[2])
+assert len(jax.devices()) == 4
 with open(sys.argv[1], "wb") as file:
     pickle.dump(outcome_of(three_line_problem(N, seed=7), devices="cpu"), file)
 """
 
 
-def test_devices(usual: Outcome, tmp_path: Path) -> None:
-    import pickle
-
-    for count in (1, 4):
-        path = tmp_path / f"{count}.pickle"
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}".strip()
-        subprocess.run(
-            [sys.executable, "-c", _SCRIPT, str(path), str(count)],
-            check=True,
-            cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
-            timeout=300,
-        )
-        assert_same(usual, pickle.loads(path.read_bytes()))
+def test_four_devices(usual: Outcome, tmp_path: Path) -> None:
+    if len(jax.devices()) != 1:
+        pytest.skip("this process has several devices itself")
+    path = tmp_path / "outcome.pickle"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
+    subprocess.run(
+        [sys.executable, "-c", _SCRIPT, str(path)],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        timeout=500,
+    )
+    assert_same(usual, pickle.loads(path.read_bytes()))

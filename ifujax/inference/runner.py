@@ -1,0 +1,256 @@
+"""One batch being fitted: host arrays, the blocks cut from them, and the compiled programs that they go through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ifujax.inference import status as bits
+from ifujax.inference.batching import block_size, padded, run_blocks
+from ifujax.inference.evaluation import Block, n_linear
+from ifujax.inference.levenberg_marquardt import FAILED, FIRST_DAMPING, RUNNING, State, advance
+from ifujax.inference.observations import Observations, spread_axes
+from ifujax.inference.options import Options
+from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
+from ifujax.inference.precision import dtype_of, working_precision
+from ifujax.inference.results import FitResult
+from ifujax.inference.uncertainty import Derived, finish
+
+Progress = Callable[[str, int, int], None]
+_STEPS = {False: (5, 3), True: (2, 2)}
+"""Iterations of the first and of later rounds: from a start, or from where float32 ended."""
+_COMPILED: set[Any] = set()
+
+
+class Runner:
+    """One batch being fitted: host arrays, and the blocks cut from them."""
+
+    def __init__(
+        self,
+        model: Any,
+        space: ParameterSpace,
+        obs: Observations,
+        options: Options,
+        derived: Derived | None,
+        precision: str,
+        devices: list[Any],
+    ) -> None:
+        self.model, self.options, self.precision, self.devices = model, options, precision, devices
+        self.derived = derived
+        self.space = space
+        self.obs = obs
+        self.dtype = dtype_of(precision)
+        self.wide = space.broadcast(obs.batch)
+        axes = jax.tree.leaves(spread_axes(obs.coords, obs.coords_axes))
+        self.coords_axes = tuple(None if axis < 0 else axis for axis in axes)
+
+    def block(self, rows: np.ndarray, precision: str) -> Block:
+        """Gather some rows into a block in working precision."""
+        dtype = dtype_of(precision)
+        # The root is taken in float64: squares of raw fluxes leave float32's range.
+        root = np.sqrt(np.asarray(self.obs.ivar[rows], dtype=np.float64))
+
+        def cast(leaf: Any) -> Any:
+            leaf = np.asarray(leaf)
+            if leaf.dtype.kind == "f":
+                return leaf.astype(dtype, copy=False)
+            return leaf
+
+        coords = self.obs.coords_of(rows)
+        space: Any = jax.tree.map(lambda leaf: cast(leaf[rows]), self.wide)
+        if self.options.bounds == "transform":
+            space = UnconstrainedSpace(space)
+        return Block(cast(self.obs.values[rows]), cast(root), jax.tree.map(cast, coords), space, self.coords_axes)
+
+    def solve(self, rows: np.ndarray, x: np.ndarray, progress: Progress | None) -> dict[str, Any]:
+        """Iterate all starts to their ends; `rows` says which data each start belongs to."""
+        count = len(x)
+        size = block_size(count, self.devices[0].platform)
+        x = self._to_box(rows, x)
+        state = _fresh(x, self.dtype)
+        self._compile(size, state)
+        if self.warm:
+            early = _fresh(x, np.dtype(np.float32))
+            self._iterate_all(early, rows, size, "float32", None)
+            # What float32 could not follow starts again; the rest goes on from there, unevaluated in float64.
+            sound = (early.phase != FAILED) & np.isfinite(early.x).all(axis=1)
+            for name in ("x", "curvature", "damping"):
+                target, source = getattr(state, name), getattr(early, name)
+                finite = sound & np.isfinite(source.reshape(count, -1)).all(axis=1)
+                target[finite] = source[finite]
+            state.damping[sound] = np.minimum(state.damping[sound], FIRST_DAMPING)
+            state.n_iter[sound] = np.minimum(early.n_iter[sound], self.options.max_iter // 2)
+
+        def report(left: int) -> None:
+            if progress is not None:
+                progress("fit", int(self.obs.batch * (1 - left / max(count, 1))), self.obs.batch)
+
+        self._iterate_all(state, rows, size, self.precision, report)
+        return {"x": state.x, "chi2": state.chi2, "phase": state.phase, "n_iter": state.n_iter}
+
+    @property
+    def warm(self) -> bool:
+        return self.options.warm_up and self.dtype == np.float64
+
+    def _iterate_all(
+        self, state: State, rows: np.ndarray, size: int, precision: str, report: Callable[[int], None] | None
+    ) -> None:
+        """Run rounds of a few iterations, the unfinished gathered anew each time; `state` is updated in place."""
+        steps, more = _STEPS[precision == "float64" and self.warm]
+        pending = np.arange(len(rows))
+        while pending.size:
+
+            def task(mine: np.ndarray, device: Any, steps: int = steps) -> State:
+                full = padded(mine, size)
+                now = jax.tree.map(lambda leaf: leaf[full], state)
+                end = _iterate(self.model, self.options, self.block(rows[full], precision), now, np.int32(steps))
+                return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(mine)], end)
+
+            for mine, end in run_blocks(task, pending, size, self.devices, precision):
+                for target, source in zip(jax.tree.leaves(state), jax.tree.leaves(end)):
+                    target[mine] = source
+            pending = pending[(state.phase[pending] == RUNNING) & (state.n_iter[pending] < self.options.max_iter)]
+            if report is not None:
+                report(len(pending))
+            steps = more
+
+    def _compile(self, size: int, state: State) -> None:
+        """Compile what this fit needs side by side, before threads that meet a new program all trace it."""
+        programs = [("iterate", self.precision)] + [("iterate", "float32")] * self.warm
+        key = (jax.tree.structure((self.model, self.space)), self.options, self.precision, size, self.obs.n_pix, self.derived)
+        jobs = [(*program, device) for program in [*programs, ("finish", self.precision)] for device in self.devices]
+        jobs = [job for job in jobs if (key, job) not in _COMPILED]
+        if not jobs:
+            return
+
+        def work(job: tuple[str, str, Any]) -> None:
+            program, precision, device = job
+            with working_precision(precision) as dtype, jax.default_device(device):
+                if program == "iterate":
+                    none = np.zeros(size, int)
+                    start = _fresh(np.zeros((size, state.x.shape[1])), dtype)
+                    jax.block_until_ready(_iterate(self.model, self.options, self.block(none, precision), start, np.int32(0)))
+                else:
+                    few = np.zeros(block_size(self.obs.batch, device.platform), int)
+                    start_x = np.zeros((len(few), state.x.shape[1]), dtype)
+                    jax.block_until_ready(_finish(self.model, self.options, self.derived, self.block(few, precision), start_x))
+
+        with ThreadPoolExecutor(max_workers=min(len(jobs), 4)) as pool:
+            list(pool.map(work, jobs))
+        _COMPILED.update((key, job) for job in jobs)
+
+    def _to_box(self, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
+        if self.options.bounds != "transform":
+            return x
+        with jax.enable_x64(True):
+            moved = jax.vmap(inside_line)(jax.tree.map(lambda leaf: leaf[rows], self.wide), x)
+        return np.array(moved)
+
+    def finish(self, best: dict[str, np.ndarray], other: np.ndarray) -> FitResult:
+        """Values, errors and bits of every row at its best end."""
+        batch = self.obs.batch
+        size = block_size(batch, self.devices[0].platform)
+        start = np.where(np.isfinite(best["x"]), best["x"], 0).astype(self.dtype)
+
+        def task(rows: np.ndarray, device: Any) -> Any:
+            full = padded(rows, size)
+            end = _finish(self.model, self.options, self.derived, self.block(full, self.precision), start[full])
+            return jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64)[: len(rows)], end)
+
+        parts = [result for _, result in run_blocks(task, np.arange(batch), size, self.devices, self.precision)]
+        end = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        n_good = (self.obs.ivar > 0).sum(axis=1)
+        n_free = self.space.n_free + n_linear(self.model, self.options)
+        status = np.zeros(batch, np.int32)
+        status |= np.where(n_good == 0, bits.NO_DATA.value, 0).astype(np.int32)
+        status |= np.where((n_good > 0) & (n_good < n_free), bits.TOO_FEW_PIXELS.value, 0).astype(np.int32)
+        status |= np.where((n_good > 0) & (best["phase"] == FAILED), bits.NOT_FINITE.value, 0).astype(np.int32)
+        status |= np.where(best["phase"] == RUNNING, bits.NOT_CONVERGED.value, 0).astype(np.int32)
+        status |= np.where((status == 0) & ~np.isfinite(end["chi2"]), bits.NOT_FINITE.value, 0).astype(np.int32)
+        warn = np.where(self._at_bound(best["x"]), bits.AT_BOUND.value, 0)
+        warn |= np.where(end["unconstrained"] > 0, bits.UNCONSTRAINED.value, 0)
+        warn |= np.where(other, bits.OTHER_MINIMUM.value, 0)
+        lost = status != 0
+        warn = np.where(lost, 0, warn).astype(np.int32)
+
+        def blank(array: np.ndarray) -> np.ndarray:
+            array = np.array(array)
+            array[lost] = np.nan
+            return array
+
+        free_names = self.space.structure.element_names
+        linear_names = tuple(self.model.linear_names) if self.options.linear != "keep" else ()
+        return FitResult(
+            params={name: blank(value) for name, value in end["params"].items()},
+            error={name: blank(value) for name, value in end["error"].items()},
+            linear=blank(end["linear"]),
+            linear_error=blank(end["linear_error"]),
+            covariance=blank(end["covariance"]),
+            covariance_names=free_names + linear_names,
+            derived={name: blank(value) for name, value in end["derived"].items()},
+            derived_error={name: blank(value) for name, value in end["derived_error"].items()},
+            chi2=blank(end["chi2"]),
+            n_good=n_good,
+            n_iter=best["n_iter"],
+            status=status,
+            warn=warn,
+            n_free=n_free,
+            x=blank(best["x"]),
+        )
+
+    def _at_bound(self, x: np.ndarray) -> np.ndarray:
+        """Whether a parameter lies on the edge of its box."""
+        if not x.shape[1] or self.options.bounds == "transform":
+            return np.zeros(x.shape[0], bool)
+        with jax.enable_x64(True):
+            low, high = (np.asarray(side, dtype=self.dtype) for side in jax.vmap(_box_row)(self.wide))
+        return np.asarray(((x <= low) | (x >= high)).any(axis=1))
+
+
+def _fresh(x: np.ndarray, dtype: np.dtype) -> State:
+    """States at starts that have not been evaluated."""
+    count, n = x.shape
+    arrays: dict[str, Any] = {
+        "x": x.astype(dtype),
+        "chi2": np.full(count, np.inf, dtype),
+        "hessian": np.zeros((count, n, n), dtype),
+        "gradient": np.zeros((count, n), dtype),
+        "curvature": np.zeros((count, n, n), dtype),
+        "move": np.zeros((count, n), dtype),
+        "damping": np.full(count, FIRST_DAMPING, dtype),
+        "growth": np.full(count, 2, dtype),
+        "n_iter": np.zeros(count, np.int32),
+        "phase": np.full(count, RUNNING, np.int32),
+    }
+    return State(**arrays)
+
+
+def _box_row(space: ParameterSpace) -> tuple[Any, Any]:
+    low, high = space.box()
+    return jnp.stack(low), jnp.stack(high)
+
+
+def inside_line(space: ParameterSpace, x: Any) -> Any:
+    """Unconstrained vector of a start that may sit on a bound, moved inside by a millionth."""
+    low, high = space.box()
+    moved = []
+    for value, a, b in zip(x, low, high):
+        width = jnp.where(jnp.isfinite(b - a), b - a, 1.0 + jnp.abs(value))
+        moved.append(jnp.clip(value, a + 1e-6 * width, b - 1e-6 * width))
+    return jnp.stack(space.to_unconstrained(moved)[0])
+
+
+@partial(jax.jit, static_argnums=(1,))
+def _iterate(model: Any, options: Options, block: Block, state: State, n_steps: Any) -> State:
+    return advance(model, options, block, state, n_steps)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _finish(model: Any, options: Options, derived: Derived | None, block: Block, x: Any) -> dict[str, Any]:
+    return finish(model, options, derived, block, x)
