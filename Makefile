@@ -48,7 +48,7 @@ benchmarks: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest benchmarks -o "addopts=--strict-markers --import-mode=importlib" $(PYTEST_ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-* build dist docs/_build docs/gallery docs/generated demo-output
+	rm -rf $(VENV) .venv-* build dist docs/_build docs/gallery docs/generated docs/sg_execution_times.rst demo-output
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
 	find ifujax tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -89,9 +89,7 @@ def main() -> None:
             n = fit.status.size
             rate = n / cpu
             print(f"{profile} profile, {mode} continuum: {fit.summary()}")
-            print(
-                f"    {1e6 * cpu / n:.0f} CPU us a spaxel, {1e6 * fitted / n:.0f} of it without writing; {wall:.1f} s clock"
-            )
+            print(f"    {1e6 * cpu / n:.0f} CPU us a spaxel, {1e6 * fitted / n:.0f} without writing; {wall:.1f} s of wall time")
             print(f"    {rate:.0f} spaxels per CPU second = {rate / IFSCUBE_PER_CPU_SECOND:.0f} x IFSCube")
             print(f"    first run on the minicube, compiling: {first:.1f} CPU s")
 

@@ -49,7 +49,7 @@ def test_only_arithmetic(text):
 
 
 def test_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(UsageError, match="n2 \\[6583\\].flux"):
+    with pytest.raises(UsageError, match=r"n2 \[6583\]\.flux"):
         parse("n2_flux * 2", ("n2 [6583].flux",), where="tie of 'c'")
 
 

@@ -104,7 +104,7 @@ def test_bad_rows_fail_alone(data, wide):
         np.testing.assert_array_equal(fit.params[name][untouched], wide.params[name][untouched])
         np.testing.assert_array_equal(fit.error[name][untouched], wide.error[name][untouched])
     np.testing.assert_array_equal(fit.chi2[untouched], wide.chi2[untouched])
-    with pytest.raises(DataError, match="4 of 24|5 of 24"):
+    with pytest.raises(DataError, match=r"[45] of 24 fits failed"):
         fit.raise_if_failed()
     assert wide.raise_if_failed() is wide
 
@@ -178,7 +178,8 @@ def test_student_t_loss(data):
     nu = 3.0
     values = data.values.copy()
     values[:, ::9] += 8.0
-    fit = fit_batch(MODEL, WIDE, Observations(values, data.ivar, X), START, options=Options(loss="student_t", degrees=nu, warm_up=False))
+    options = Options(loss="student_t", degrees=nu, warm_up=False)
+    fit = fit_batch(MODEL, WIDE, Observations(values, data.ivar, X), START, options=options)
     assert (fit.status == 0).all()
 
     def rho(z):

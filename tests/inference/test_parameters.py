@@ -37,7 +37,8 @@ def test_round_trip_with_arrays_ties_and_fixed():
 
 
 @pytest.mark.parametrize(
-    "wide", [Bounded(10, 500, above="narrow"), Bounded(10, above="narrow"), Bounded(below="narrow"), Bounded(1, 90, below="2*narrow")]
+    "wide",
+    [Bounded(10, 500, above="narrow"), Bounded(10, above="narrow"), Bounded(below="narrow"), Bounded(1, 90, below="2*narrow")],
 )
 def test_inequality_becomes_a_moving_bound(wide):
     space = ParameterSpace.build({"wide": wide, "narrow": Bounded(20, 80)})

@@ -81,8 +81,8 @@ def test_coverage_quick() -> None:
 
 @pytest.mark.slow
 def test_coverage_with_estimated_noise() -> None:
-    """The noise comes from the residuals: its own scatter, some 5 %, is not in the errors."""
+    """The noise of each spectrum is estimated to some 6 %, and 3 % too high: wider limits, not a target."""
     pulls, n = pulls_of(sample(2000, 1), variance=False)
     print(f"\n{n} fits without a variance:")
     for name, share in coverage_of(pulls).items():
-        assert 0.64 <= share <= 0.72, name
+        assert 0.64 <= share <= 0.74, name

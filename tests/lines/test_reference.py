@@ -17,7 +17,7 @@ from tests.reference import reference_data
 
 FOLDER = ("line_fitting", "ifscube")
 CUBES = ("halpha_cube__ngc3081", "halpha_cube_noconstr")
-SPECTRA = {"halpha_gauss__manga": 12, "halpha_gauss_ngc6300": 1}
+SPECTRA = {"halpha_gauss__manga": 8, "halpha_gauss_ngc6300": 1}
 """One-spectrum runs of two components, and how many starts they need."""
 
 
@@ -137,14 +137,13 @@ def test_cubes_reach_the_optimum(name: str) -> None:
 @pytest.mark.parametrize("name", SPECTRA)
 def test_two_components_reach_the_best_of_basins(name: str) -> None:
     run = load(name)
-    for starts in range(1, SPECTRA[name] + 1):
-        fit = solve(run, starts=starts)
-        excess = compare(run, fit)[0]
-        print(f"\n{name}, {starts} starts: excess chi2 {excess:.2g} of what is allowed")
-    assert excess <= 1.0
+    excess = {starts: compare(run, solve(run, starts=starts))[0] for starts in sorted({1, 4, SPECTRA[name]})}
+    for starts, value in excess.items():
+        print(f"\n{name}, {starts} starts: excess chi2 {value:.2g} of what is allowed")
+    assert excess[SPECTRA[name]] <= 1.0
 
 
-@pytest.mark.parametrize("name", CUBES)
+@pytest.mark.parametrize("name", [CUBES[0], pytest.param(CUBES[1], marks=pytest.mark.slow)])
 def test_joint_never_exceeds_the_two_step_fit(name: str) -> None:
     """On the pixels that the joint fit used, whatever its clipping left out, and with the same window for the lines."""
     run = load(name)
