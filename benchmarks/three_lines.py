@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from baselines import ThreeLines, measure, numba_lm, scipy_lm, three_lines
-from batched import prepare_ifujax
+from batched import prepare_ifujax, stage_seconds
 from multistart import best_of_starts
 from numpy.typing import NDArray
 
@@ -50,6 +50,7 @@ class Row:
     ratio_to_numba: float
     speedup_over_scipy: float
     within_01: float | None
+    stages_us: dict[str, float]
 
 
 def _scipy(sample: SimulatedSpectra, problem: ThreeLines, rows: slice) -> Callable[[], FloatArray]:
@@ -90,9 +91,10 @@ def run(n: int, profile: simulate.profiles.Profile, repeat: int, n_reference: in
         if best is not None:
             m = min(count, len(best))
             within = float(np.mean(timing.result[:m] <= best[:m] + 0.1))
-        timings[entry.name] = (1e6 * timing.cpu / count, 1e6 * timing.wall / count, within)
+        stages = {name: 1e6 * seconds / count for name, seconds in stage_seconds.items()}
+        timings[entry.name] = (1e6 * timing.cpu / count, 1e6 * timing.wall / count, within, stages)
     bar, slow = timings[BAR][0], timings[SCIPY][0]
-    return [Row(name, cpu, wall, cpu / bar, slow / cpu, within) for name, (cpu, wall, within) in timings.items()]
+    return [Row(name, cpu, wall, cpu / bar, slow / cpu, within, stages) for name, (cpu, wall, within, stages) in timings.items()]
 
 
 def main() -> None:
@@ -110,6 +112,11 @@ def main() -> None:
         within = "" if row.within_01 is None else f"{100 * row.within_01:.2f} %"
         numbers = f"{row.cpu_us:8.1f} {row.wall_us:8.1f} {row.ratio_to_numba:8.2f} {row.speedup_over_scipy:8.1f}"
         print(f"{row.name:45s} {numbers} {within:>11s}")
+        if row.stages_us:
+            bar, slow = row.cpu_us / row.ratio_to_numba, row.cpu_us * row.speedup_over_scipy
+            fit = row.stages_us["start search"] + row.stages_us["iterations"]
+            print("    of which " + ", ".join(f"{name} {value:.1f}" for name, value in row.stages_us.items()))
+            print(f"    start search and iterations alone: {fit:.1f}, {fit / bar:.2f} x numba, scipy / {slow / fit:.1f}")
     if options.json:
         settings = {"n": options.n, "profile": options.profile, "threads": THREADS}
         options.json.write_text(json.dumps({"options": settings, "rows": [asdict(row) for row in table]}, indent=1))
