@@ -65,10 +65,16 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=320, help="spaxels along x and y")
     parser.add_argument("--planes", type=int, default=3681)
     parser.add_argument("--windows", nargs="*", default=["6400:6780", "5800:7600"], help="rest Angstrom, low:high")
+    parser.add_argument("--write", type=Path, help="only write the cube, to this file")
     options = parser.parse_args()
+    if options.write:
+        write_cube(options.write, options.side, options.planes)
+        return
     with tempfile.TemporaryDirectory() as folder:
         cube = Path(folder) / "cube.fits"
-        write_cube(cube, options.side, options.planes)
+        # In a process of its own: a child's peak counts what its parent held when it was forked.
+        size = ["--side", str(options.side), "--planes", str(options.planes)]
+        subprocess.run([sys.executable, __file__, *size, "--write", str(cube)], check=True)
         print(f"cube: {cube.stat().st_size / 1e9:.2f} GB")
         command = [str(Path(sys.executable).with_name("ifujax")), "fit-cube", str(cube), "-o", "-q"]
         for window in options.windows:

@@ -108,13 +108,13 @@ def batched(function: Callable[..., Any], block: Block) -> Callable[..., Any]:
     return lambda xs: mapped(block.space, xs, *leaves)
 
 
-def columns_of(function: Callable[[tuple[Array, ...]], Any], xs: Sequence[Array]) -> list[Any]:
+def columns_of(function: Callable[[tuple[Array, ...]], Any], xs: Sequence[Array], *, together: bool = False) -> list[Any]:
     """Return the derivative of `function` by each of `xs`, one tangent at a time.
 
-    Each pass sees one live input, so that what does not depend on it drops out at trace time. Beyond
-    `_MANY_INPUTS` that many traces cost more than they save: one trace then serves all.
+    Each pass sees one live input, so that what does not depend on it drops out at trace time. Where all
+    inputs matter alike (`together`), and beyond `_MANY_INPUTS`, one trace serves all.
     """
-    if len(xs) > _MANY_INPUTS:
+    if (together and xs) or len(xs) > _MANY_INPUTS:
         units = jnp.broadcast_to(jnp.eye(len(xs), dtype=xs[0].dtype)[:, :, None], (len(xs), len(xs), xs[0].shape[0]))
         every = jax.vmap(lambda *unit: jax.jvp(function, (tuple(xs),), (unit,))[1])(*(units[:, j] for j in range(len(xs))))
         return [jax.tree.map(lambda leaf, j=j: leaf[j], every) for j in range(len(xs))]

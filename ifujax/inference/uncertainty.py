@@ -121,7 +121,8 @@ def report(
 
     located = batched(reported, block)
     values = located(theta)
-    slopes = columns_of(located, theta)
+    slopes = columns_of(lambda xs: located((*xs, *theta[n:])), theta[:n])
+    slopes += columns_of(lambda linear: located((*theta[:n], *linear)), theta[n:], together=True)
     (params, _, quantities), (error, _, quantity_error) = values, _spread(values, slopes, covariance, felt)
     if derived and derived.from_residuals:
 
