@@ -23,10 +23,12 @@ class Options:
         Sum of squares, or ``(nu + 1) log(1 + r^2 / nu)`` summed, with `degrees` as nu
         (robust against outliers; solved by reweighting).
     bounds : "active_set" or "transform"
-        Boxes kept by an active set on x, or every box a bijection to the line.
+        Boxes kept by an active set on x, or every box a bijection to the line. With the latter a fit
+        whose optimum lies on a bound may stop well short of it: slopes vanish there.
     linear : "keep", "eliminate" or "nnls"
         What becomes of a model's linear block: nothing (the model has none), solved exactly at
-        each step, or solved with non-negative coefficients.
+        each step, or solved with non-negative coefficients (a start at which all of these are zero
+        has no slope, and ends there: begin where the model touches the data).
     normal : "auto", "unrolled" or "dense"
         Normal matrices of up to `unrolled_limit` parameters are factorised element by element,
         each an array over the batch; larger ones by a loop over their columns, a twentieth slower

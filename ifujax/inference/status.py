@@ -29,7 +29,7 @@ STATUS_FLAGS = (NO_DATA, TOO_FEW_PIXELS, NOT_CONVERGED, NOT_FINITE, SKIPPED, CON
 
 AT_BOUND = Flag(1, "at_bound", "a parameter lies at its bound")
 NOISE_ESTIMATED = Flag(2, "noise_estimated", "no variance given: noise estimated from line-free residuals")
-UNCONSTRAINED = Flag(4, "unconstrained", "a parameter is not constrained by the data: its error is NaN")
+UNCONSTRAINED = Flag(4, "unconstrained", "a parameter is not constrained by the data")
 BAD_VARIANCE = Flag(8, "bad_variance", "pixels with zero, negative or non-finite variance were masked")
 NO_DETECTION = Flag(16, "no_detection", "no line has a flux above 3 times its error")
 CONTINUUM_NOT_POSITIVE = Flag(32, "cont_not_positive", "continuum not positive under a line: no equivalent width")

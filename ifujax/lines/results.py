@@ -257,7 +257,7 @@ class CubeFit:
         for i, line in enumerate(self.lines):
             text.append(f"  {line} ({self.setup.lines[i].rest_wavelength:g} Angstrom)")
             for name in LINE_NAMES:
-                value, error = self.values[name][i, row], self.errors[name][i, row]
+                value, error = self.values[name][i, row] + 0.0, self.errors[name][i, row]  # + 0: no "-0"
                 shown = f"{value:12.5g}" if name == "snr" else f"{value:12.5g} +- {error:.2g}"
                 text.append(f"    {name:<24}{shown} {units[name]}".rstrip())
         text += [f"  note: {flag.sentence}" for flag in decode(warn, WARN_FLAGS)]
