@@ -11,8 +11,8 @@ from ifujax.errors import UsageError, unknown
 from ifujax.inference.constraints import dependency_order
 from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
 from ifujax.lines.config import Kinematics, Line
+from ifujax.lines.dialect_grammar import KEYWORDS, MODEL_NAMES, Triple, read_triple, rewrite
 from ifujax.lines.dialect_options import Unreadable, number, quoted
-from ifujax.lines.feature_options import KEYWORDS, MODEL_NAMES, Triple, read_triple, rewrite
 
 LOWEST_SIGMA = 1.0
 """km/s; the lower bound of a sigma that is given none, or one of 0 or less: a width of zero is no profile."""

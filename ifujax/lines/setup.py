@@ -121,7 +121,6 @@ def _declarations(lines: tuple[Line, ...]) -> dict[str, Declaration]:
         result[f"{line.name}.{line.strength}"] = replace(strength, start=None) if isinstance(strength, Bounded) else strength
         for role, item in _items(line)[1:]:
             result[f"{line.name}.{role}"] = item if leader == line.name else Tied(f"{leader}.{role}")
-    # A name such as "narrow" may stand for a line in the user's expressions; nothing to translate.
     return result
 
 
