@@ -195,7 +195,7 @@ def linearise(model: Any, options: Options, block: Block, x: Array) -> Linearise
     design, offset = parts(xs)
     whitened = [column * weight for column in design]
     residual = (block.values - offset) * weight
-    unit = _unit_of(weight)
+    unit = unit_of(weight)
     whole = [column / unit for column in whitened]
     scaled, free = solve_linear_block(gram(whole), inner(whole, [residual])[:, :, 0], options)
     for k, column in enumerate(whole):
@@ -221,7 +221,7 @@ def evaluate(model: Any, options: Options, block: Block, x: Array) -> Evaluation
     gradient = inner(columns, [residual])[:, :, 0] if n else jnp.zeros((x.shape[0], 0), x.dtype)
     if design and n:
         # Coefficients held at zero by the non-negative solve take no part in the projection.
-        unit = _unit_of(block.root_weight)
+        unit = unit_of(block.root_weight)
         design = [column / unit for column in design]
         cross = inner(columns, design) * at.free[:, None, :]
         linear_hessian = gram(design) * at.free[:, :, None] * at.free[:, None, :]
@@ -230,7 +230,7 @@ def evaluate(model: Any, options: Options, block: Block, x: Array) -> Evaluation
     return Evaluation(chi2, hessian, gradient)
 
 
-def _unit_of(weight: Array) -> Array:
+def unit_of(weight: Array) -> Array:
     """Return each row's largest root weight (batch, 1): without it squares of the design leave float32's range."""
     largest = jnp.max(weight, axis=1, keepdims=True)
     return jnp.where(largest > 0, largest, 1.0)

@@ -32,7 +32,7 @@ from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.runner import inside_line
 from ifujax.inference.starts import pack_starts
-from ifujax.inference.uncertainty import Derived, report
+from ifujax.inference.uncertainty import Derived, report, user_covariance
 
 Progress = Callable[[str, int, int], None]
 _BYTES = 2**28
@@ -324,6 +324,7 @@ class _Problem:
         chunks = self.over_chunks(named)
         real = [jax.tree.map(lambda leaf, rows=rows: leaf[: len(rows)], end) for rows, end in chunks]
         whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *real)
+        covariance = user_covariance(whole)
         first = int(np.argmax(live))
         lost = ~live | (status != 0)
 
@@ -346,13 +347,13 @@ class _Problem:
         return JointResult(
             shared={n: one(whole["params"][n]) for n in shared_names},
             shared_error={n: one(whole["error"][n]) for n in shared_names},
-            covariance=one(whole["covariance"])[:s, :s],
+            covariance=one(covariance)[:s, :s],
             covariance_names=self.space.shared.structure.element_names,
             local={n: blank(whole["params"][n]) for n in local_names},
             local_error={n: blank(whole["error"][n]) for n in local_names},
             linear=blank(whole["linear"]),
             linear_error=blank(whole["linear_error"]),
-            block_covariance=blank(whole["covariance"][:, s:, s:]),
+            block_covariance=blank(covariance[:, s:, s:]),
             block_covariance_names=self.space.local.structure.element_names + linear,
             derived={n: blank(v) for n, v in whole["derived"].items()},
             derived_error={n: blank(v) for n, v in whole["derived_error"].items()},
@@ -413,7 +414,7 @@ def _report(
     at = linearise(model, options, block, x)
     _, pixel_weight = loss(at.residual, block.root_weight, options)
     columns, design, _ = reweighted(at, pixel_weight)
-    return report(model, derived, block, x, at, columns + design, covariance, felt)
+    return report(model, derived, block, x, at, columns + design, covariance, felt, jnp.ones((x.shape[0], 1), x.dtype))
 
 
 @jax.jit

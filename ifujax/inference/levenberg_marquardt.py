@@ -19,9 +19,12 @@ from ifujax.inference.cholesky import solve_spd
 from ifujax.inference.evaluation import Block, Evaluation, evaluate, n_linear
 from ifujax.inference.options import Options
 
-RUNNING, CONVERGED, FAILED = 0, 1, 2
+RUNNING, CONVERGED, FAILED, STUCK = 0, 1, 2, 3
 FIRST_DAMPING = 1e-3
 _LARGEST_DAMPING = 1e12
+_SETTLED = 1e-3
+"""Where rounding lets no step lower chi2 any more, slopes below this times chi2 per degree of freedom
+(0.03 of an error) will do."""
 
 
 @partial(
@@ -31,7 +34,8 @@ _LARGEST_DAMPING = 1e12
 )
 @dataclass(frozen=True)
 class State:
-    """Where each fit of a block stands. `phase` is RUNNING, CONVERGED or FAILED; chi2 is infinite before the start.
+    """Where each fit of a block stands. `phase` is RUNNING, CONVERGED, FAILED (not finite) or STUCK
+    (no step lowers chi2, on a slope); chi2 is infinite before the start.
 
     `curvature` estimates what J^T J leaves out of the Hessian; `move` is the step to try next.
     """
@@ -106,12 +110,14 @@ def advance(model: Any, options: Options, block: Block, state: State, n_steps: A
         # chi2 is a sum known to rounding only: promises below that can't be checked.
         little = options.tolerance * after.chi2 / dof + 2 * eps * after.chi2 + (10 * eps) ** 2 * total
         done = (promise * (1.0 + after.damping) <= little) & (slope <= 10 * little)
-        stuck = (damping > _LARGEST_DAMPING) | (fresh & ~finite)
+        stuck = damping > _LARGEST_DAMPING
+        ended = done | (stuck & (slope <= _SETTLED * after.chi2 / dof))
+        phase = jnp.where(ended, CONVERGED, jnp.where(stuck, STUCK, RUNNING))
         after = replace(
             after,
             x=jnp.where(done[:, None], jnp.clip(after.x + after.move, low, high), after.x),
             curvature=jnp.where((promise < 0)[:, None, None], 0.0, after.curvature),
-            phase=jnp.where(stuck, FAILED, jnp.where(done, CONVERGED, RUNNING)).astype(jnp.int32),
+            phase=jnp.where(fresh & ~finite, FAILED, phase).astype(jnp.int32),
         )
 
         def keep_ended(new: Array, old: Array) -> Array:

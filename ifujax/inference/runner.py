@@ -14,13 +14,13 @@ import numpy as np
 from ifujax.inference import status as bits
 from ifujax.inference.batching import block_size, padded, run_blocks
 from ifujax.inference.evaluation import Block, n_linear
-from ifujax.inference.levenberg_marquardt import FAILED, FIRST_DAMPING, RUNNING, State, advance
+from ifujax.inference.levenberg_marquardt import FAILED, FIRST_DAMPING, RUNNING, STUCK, State, advance
 from ifujax.inference.observations import Observations, spread_axes
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.results import FitResult
-from ifujax.inference.uncertainty import Derived, finish
+from ifujax.inference.uncertainty import Derived, finish, user_covariance
 
 Progress = Callable[[str, int, int], None]
 _STEPS = {False: (5, 3), True: (2, 2)}
@@ -171,7 +171,7 @@ class Runner:
         status |= np.where(n_good == 0, bits.NO_DATA.value, 0).astype(np.int32)
         status |= np.where((n_good > 0) & (n_good < n_free), bits.TOO_FEW_PIXELS.value, 0).astype(np.int32)
         status |= np.where((n_good > 0) & (best["phase"] == FAILED), bits.NOT_FINITE.value, 0).astype(np.int32)
-        status |= np.where(best["phase"] == RUNNING, bits.NOT_CONVERGED.value, 0).astype(np.int32)
+        status |= np.where((best["phase"] == RUNNING) | (best["phase"] == STUCK), bits.NOT_CONVERGED.value, 0).astype(np.int32)
         status |= np.where((status == 0) & ~np.isfinite(end["chi2"]), bits.NOT_FINITE.value, 0).astype(np.int32)
         warn = np.where(self._at_bound(best["x"]), bits.AT_BOUND.value, 0)
         warn |= np.where(end["unconstrained"] > 0, bits.UNCONSTRAINED.value, 0)
@@ -191,7 +191,7 @@ class Runner:
             error={name: blank(value) for name, value in end["error"].items()},
             linear=blank(end["linear"]),
             linear_error=blank(end["linear_error"]),
-            covariance=blank(end["covariance"]),
+            covariance=blank(user_covariance(end)),
             covariance_names=free_names + linear_names,
             derived={name: blank(value) for name, value in end["derived"].items()},
             derived_error={name: blank(value) for name, value in end["derived_error"].items()},

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ifujax.inference.cholesky import inverse_spd
@@ -28,6 +29,7 @@ from ifujax.inference.evaluation import (
     loss,
     n_linear,
     reweighted,
+    unit_of,
 )
 from ifujax.inference.options import Options
 
@@ -77,18 +79,20 @@ def finish(model: Any, options: Options, derived: Derived | None, block: Block, 
     """Evaluate solutions: chi2, named values, errors, covariance, derived quantities.
 
     Returns a dict of arrays with a leading batch axis: ``chi2``, ``params`` and ``error`` (dicts by
-    name), ``linear`` and ``linear_error``, ``covariance`` of the free parameters in user units followed
-    by the linear block, ``unconstrained`` (bool), ``derived`` and ``derived_error``.
+    name), ``linear`` and ``linear_error``, ``own_error`` and ``correlation`` of the free parameters followed
+    by the linear block (see `user_covariance`), ``unconstrained`` (bool), ``derived`` and ``derived_error``.
     """
     n, n_lin = x.shape[1], n_linear(model, options)
     at = linearise(model, options, block, x)
     chi2, pixel_weight = loss(at.residual, block.root_weight, options)
     columns, design, _ = reweighted(at, pixel_weight)
-    everything = columns + design
+    # In units of the noise the coefficients of the linear block are of order one, whatever the data's unit is.
+    unit = unit_of(block.root_weight)
+    everything = columns + [column / unit for column in design]
     hessian = gram(everything) if everything else jnp.zeros((x.shape[0], 0, 0), x.dtype)
     chi2, hessian, _ = add_priors(block, x, chi2, hessian, jnp.zeros((x.shape[0], n + n_lin), x.dtype))
     covariance, felt = covariance_of(hessian, options)
-    return report(model, derived, block, x, at, everything, covariance, felt) | {"chi2": chi2}
+    return report(model, derived, block, x, at, everything, covariance, felt, unit) | {"chi2": chi2}
 
 
 def report(
@@ -100,13 +104,15 @@ def report(
     everything: list[Array],
     covariance: Array,
     felt: Array,
+    unit: Array,
 ) -> dict[str, Any]:
     """Name the values at `x` and carry the `covariance` (batch, m, m) of the free vector and linear block to them.
 
-    `everything` are the whitened slopes by both; `felt` (batch, m) says which of them the data constrain.
+    `everything` are the whitened slopes by both; `felt` (batch, m) says which of them the data constrain. The
+    linear block counts in units of 1 / `unit` (batch, 1).
     """
     n, n_lin = x.shape[1], at.linear.shape[1]
-    theta = tuple(x[:, j] for j in range(n)) + tuple(at.linear[:, k] for k in range(n_lin))
+    theta = tuple(x[:, j] for j in range(n)) + tuple(at.linear[:, k] * unit[:, 0] for k in range(n_lin))
     free = block.space.structure.free
 
     def split(theta: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
@@ -119,11 +125,15 @@ def report(
         quantities = derived.from_model(model, params, linear, coords) if derived and derived.from_model else {}
         return params, jnp.concatenate([*own, linear]), quantities
 
-    located = batched(reported, block)
+    def in_units(function: Callable[..., Any]) -> Callable[..., Any]:
+        mapped = batched(function, block)
+        return lambda theta: mapped((*theta[:n], *(value / unit[:, 0] for value in theta[n:])))
+
+    located = in_units(reported)
     values = located(theta)
     slopes = columns_of(lambda xs: located((*xs, *theta[n:])), theta[:n])
     slopes += columns_of(lambda linear: located((*theta[:n], *linear)), theta[n:], together=True)
-    (params, _, quantities), (error, _, quantity_error) = values, _spread(values, slopes, covariance, felt)
+    (params, _, quantities), (error, own_error, quantity_error) = values, _spread(values, slopes, covariance, felt)
     if derived and derived.from_residuals:
 
         def weights(space: Any, theta: tuple[Array, ...], coords: Any) -> dict[str, Array]:
@@ -131,24 +141,30 @@ def report(
             return derived.from_residuals(model, space.unpack(xs), linear, coords)  # type: ignore[misc]
 
         sigma = jnp.where(block.root_weight > 0, 1.0 / jnp.where(block.root_weight > 0, block.root_weight, 1.0), 0.0)
-        named = batched(weights, block)(theta)
+        named = in_units(weights)(theta)
         whitened = jnp.stack([weight * sigma for weight in named.values()], axis=1)  # (batch, quantities, n_pix)
+        # Squares of raw fluxes leave float32's range.
+        size = jnp.max(jnp.abs(whitened), axis=2)
+        size = jnp.where(size > 0, size, 1.0)
+        whitened = whitened / size[:, :, None]
         overlap = jnp.einsum("bqp,bip->bqi", whitened, jnp.stack(everything, axis=1))
         gained = jnp.einsum("bqp,bp->bq", whitened, at.residual)
         known = jnp.sum(overlap * jnp.einsum("bqi,bij->bqj", overlap, covariance), axis=2)
         extra = jnp.maximum(jnp.sum(whitened**2, axis=2) - known, 0.0)
         for q, name in enumerate(named):
-            quantities[name] = quantities[name] + gained[:, q]
-            quantity_error[name] = jnp.sqrt(quantity_error[name] ** 2 + extra[:, q])
+            quantities[name] = quantities[name] + gained[:, q] * size[:, q]
+            own = quantity_error[name] / size[:, q]
+            quantity_error[name] = jnp.sqrt(own**2 + extra[:, q]) * size[:, q]
     own_slopes = jnp.stack([slope[1] for slope in slopes], axis=2) if slopes else jnp.zeros((x.shape[0], 0, 0), x.dtype)
-    nan = jnp.where(felt[:, :, None] & felt[:, None, :], 0.0, jnp.nan)
-    user_covariance = jnp.einsum("bij,bjk,blk->bil", own_slopes, covariance, own_slopes) + nan
+    safe = jnp.where(own_error > 0, own_error, 1.0)[:, :, None]
+    correlation = jnp.einsum("bij,bjk,blk->bil", own_slopes / safe, covariance, own_slopes / safe)
     return {
         "params": params,
         "error": error,
         "linear": at.linear,
-        "linear_error": jnp.sqrt(jnp.diagonal(user_covariance, axis1=1, axis2=2)[:, n:]),
-        "covariance": user_covariance,
+        "linear_error": own_error[:, -n_lin:] if n_lin else own_error[:, :0],
+        "own_error": own_error,
+        "correlation": correlation,
         "unconstrained": jnp.any(~felt[:, :n], axis=1),
         "derived": quantities,
         "derived_error": quantity_error,
@@ -164,13 +180,26 @@ def _spread(values: Any, slopes: list[Any], covariance: Array, felt: Array) -> A
     flat = jnp.stack(
         [jnp.concatenate([leaf.reshape(batch, -1) for leaf in jax.tree.leaves(slope)], axis=1) for slope in slopes], axis=1
     )
-    variance = jnp.sum(flat * jnp.einsum("bij,bjq->biq", covariance, flat), axis=1)
+    # Squares of raw fluxes leave float32's range: each quantity is measured by its steepest slope.
+    size = jnp.max(jnp.abs(flat), axis=1)
+    size = jnp.where(size > 0, size, 1.0)
+    unit = flat / size[:, None, :]
+    variance = jnp.sum(unit * jnp.einsum("bij,bjq->biq", covariance, unit), axis=1)
     # A quantity that rests on an unconstrained parameter has no error; a fixed one has the error zero.
     lost = jnp.any((flat != 0) & ~felt[:, :, None], axis=1)
-    errors = jnp.where(lost, jnp.nan, jnp.sqrt(jnp.maximum(variance, 0.0)))
+    errors = jnp.where(lost, jnp.nan, jnp.sqrt(jnp.maximum(variance, 0.0)) * size)
     result, first = [], 0
     for leaf in leaves:
         size = leaf.size // batch
         result.append(errors[:, first : first + size].reshape(leaf.shape))
         first += size
     return jax.tree.unflatten(tree, result)
+
+
+def user_covariance(end: dict[str, Any]) -> np.ndarray:
+    """Covariance (batch, m, m) of the free parameters in user units and the linear block, in float64 on the host.
+
+    NaN for what the data do not constrain.
+    """
+    error = np.asarray(end["own_error"], dtype=np.float64)
+    return np.asarray(end["correlation"], dtype=np.float64) * error[:, :, None] * error[:, None, :]
