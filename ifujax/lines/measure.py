@@ -24,17 +24,22 @@ def _window(model: EmissionSpectrum, params: Any, coords: SpectralCoords, i: int
     return (jnp.abs(coords.pixel_velocity[i] - centre) <= WINDOW_SIGMA * sigma).astype(coords.width.dtype) * (coords.width > 0)
 
 
-def _per_continuum(model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> Array:
-    """Pixel width over continuum within each line's window, (lines, n_pix): flux density to equivalent width.
+def _per_continuum(model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> tuple[Array, Array]:
+    """Pixel width over continuum within each line's window, (lines, n_pix), times a level; and that level.
 
+    Divided by the level it turns flux density into equivalent width. (Apart, since the squares of raw
+    flux densities leave float32's range.)
     All NaN for a line where the continuum is not positive in its window, or the window is empty.
     """
     continuum = model.continuum(linear, coords)
+    level = lax.stop_gradient(jnp.max(jnp.abs(continuum)))
+    level = jnp.where(level > 0, level, 1.0)
+    continuum = continuum / level
     inside = jnp.stack([_window(model, params, coords, i) for i in range(len(model.names))]) > 0
     usable = continuum > 0
     value = jnp.where(inside, (coords.width / jnp.where(usable, continuum, 1.0))[None, :], 0.0)
     lost = jnp.any(inside & ~usable[None, :], axis=1) | ~jnp.any(inside, axis=1)
-    return jnp.where(lost[:, None], jnp.nan, value)
+    return jnp.where(lost[:, None], jnp.nan, value), level
 
 
 def from_model(model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
@@ -49,7 +54,8 @@ def from_model(model: EmissionSpectrum, params: Any, linear: Array, coords: Spec
     unit = dict(params) | {f"{name}.{kind}": jnp.ones_like(coords.width[0]) for name, kind in zip(model.names, model.strengths)}
     profiles = lax.stop_gradient(jnp.stack([model.line(unit, coords, i) for i in range(len(model.names))]))
     # One product over all lines: separate sums would work the profiles out again for each.
-    width = jnp.einsum("lp,lp->l", profiles, _per_continuum(model, params, linear, coords))
+    per_continuum, level = _per_continuum(model, params, linear, coords)
+    width = jnp.einsum("lp,lp->l", profiles, per_continuum)
     result: dict[str, Array] = {}
     for i, name in enumerate(model.names):
         flux = model.flux(params, i)
@@ -58,17 +64,17 @@ def from_model(model: EmissionSpectrum, params: Any, linear: Array, coords: Spec
         result[f"{name}.amplitude"] = model.amplitude(params, i)
         result[f"{name}.sigma"] = model.observed_sigma(params, i)
         # Emission is negative: the convention of absorption studies, as in IFSCube.
-        result[f"{name}.equivalent_width"] = result[f"{name}.equivalent_width_direct"] = -mean * flux
+        result[f"{name}.equivalent_width"] = result[f"{name}.equivalent_width_direct"] = -mean * (flux / level)
     return result
 
 
 def from_residuals(model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
     """Return the weights with which residuals enter the direct flux and equivalent width of each line."""
-    per_continuum = _per_continuum(model, params, linear, coords)
+    per_continuum, level = _per_continuum(model, params, linear, coords)
     result: dict[str, Array] = {}
     for i, name in enumerate(model.names):
         result[f"{name}.flux_direct"] = _window(model, params, coords, i) * coords.width
-        result[f"{name}.equivalent_width_direct"] = -per_continuum[i]
+        result[f"{name}.equivalent_width_direct"] = -per_continuum[i] / level
     return result
 
 
