@@ -28,6 +28,8 @@ from ifujax.lines.start import StartFinder, Starts
 from ifujax.models.emission import COORDS_AXES, SpectralCoords
 
 Progress = Callable[[str, int, int], None]
+_WARM_UP_FROM = 5000
+"""Spaxels from which iterating in float32 first saves more than compiling that program takes."""
 
 
 def fit_cube(
@@ -90,11 +92,11 @@ def fit_cube(
         cube = cube.cut(*config.fit.window)
     cube.check()
     frozen = None if continuum is None else _frozen_continuum(continuum, whole, cube)
-    fitter = _ChunkFitter(cube, config, frozen, precision, devices)
-    chunk = chunk_size or _chunk_size(cube.shape[0])
     n = cube.n_spaxels
     skipped = np.zeros(n, bool) if cube.spatial_mask is None else np.asarray(cube.spatial_mask, bool).ravel()
     rows = np.flatnonzero(~skipped)
+    fitter = _ChunkFitter(cube, config, frozen, precision, devices, warm_up=len(rows) >= _WARM_UP_FROM)
+    chunk = chunk_size or _chunk_size(cube.shape[0])
     collected = _Collection(n, fitter)
     collected.status[skipped] = bits.SKIPPED.value
     if progress is not None:
@@ -153,7 +155,14 @@ class _ChunkFitter:
     """Fits any chunk of one cube; holds what all chunks share."""
 
     def __init__(
-        self, cube: Cube, config: LineFitConfig, frozen: np.ndarray | None, precision: str, devices: Sequence[Any] | str | None
+        self,
+        cube: Cube,
+        config: LineFitConfig,
+        frozen: np.ndarray | None,
+        precision: str,
+        devices: Sequence[Any] | str | None,
+        *,
+        warm_up: bool,
     ) -> None:
         self.cube, self.config, self.frozen = cube, config, frozen
         self.precision, self.devices = precision, devices
@@ -166,6 +175,7 @@ class _ChunkFitter:
             linear="eliminate" if model.n_continuum else "keep",
             max_iter=config.fit.max_iter,
             tolerance=config.fit.tolerance,
+            warm_up=warm_up,
         )
 
     def fit(self, rows: np.ndarray, progress: Progress) -> ChunkResult:
