@@ -283,7 +283,7 @@ def _grid(setup: Setup, group: list[int], pixel_velocity: np.ndarray) -> tuple[n
     pixel = np.abs(np.median(np.diff(pixel_velocity[first])))
     s_low = min(max(s_low, 0.4 * pixel), s_high)
     count = 1 + int(np.ceil(np.log(max(s_high / max(s_low, 1e-3), 1.0)) / np.log(1.6) - 1e-9))
-    sigmas = np.geomspace(max(s_low, 1e-3), s_high, count + 2)[1:-1] if count > 1 else np.array([np.sqrt(s_low * s_high)])
+    sigmas = np.geomspace(max(s_low, 1e-3), s_high, count + 2)[:-1] if count > 1 else np.array([np.sqrt(s_low * s_high)])
     step = 0.8
     while True:
         velocity, sigma = [], []
