@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +15,17 @@ from jax import Array
 
 from ifujax.models.continuum import legendre_basis
 from ifujax.models.doppler import C_KMS, doppler_factor, velocity_of
+from ifujax.models.hermite import flux_over_gaussian, hermite_integrated, hermite_sampled
 from ifujax.models.lsf import LineSpread
 from ifujax.models.profiles import flux_of_amplitude, gaussian_integrated, gaussian_resolved, gaussian_sampled
+from ifujax.models.voigt import (
+    lorentzian_flux_of_amplitude,
+    lorentzian_integrated,
+    lorentzian_sampled,
+    voigt_flux_of_amplitude,
+    voigt_integrated,
+    voigt_sampled,
+)
 
 
 @partial(
@@ -61,17 +71,25 @@ COORDS_AXES = SpectralCoords(None, None, None, None, None, None, None, 0)
 """All fits share the wavelength axis; each has its own background."""
 
 
+FWHM_OF_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
+"""FWHM over standard deviation of a Gaussian."""
+_OWN_PARAMETERS = {"gauss_hermite": ("h3", "h4"), "voigt": ("lorentz_fwhm",)}
+"""Parameters of a shape beside velocity and dispersion."""
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["rest_wavelengths", "redshift", "spread"],
-    meta_fields=["names", "strengths", "profile", "resolved", "n_continuum", "windowed"],
+    meta_fields=["names", "strengths", "shapes", "profile", "resolved", "n_continuum", "windowed", "h4_constant"],
 )
 @dataclass(frozen=True)
 class EmissionSpectrum:
-    """Gaussian lines plus a Legendre continuum, as a function of named parameters.
+    """Lines plus a Legendre continuum, as a function of named parameters.
 
     Parameters of line `n`: ``n.flux`` (data unit x Angstrom) or ``n.amplitude``, ``n.velocity`` and
-    ``n.velocity_dispersion`` (km/s, intrinsic where there is an LSF).
+    ``n.velocity_dispersion`` (km/s, intrinsic where there is an LSF); ``n.h3`` and ``n.h4`` of Gauss-Hermite
+    lines, whose LSF broadens the Gaussian part; ``n.lorentz_fwhm`` (km/s) of Voigt profiles. A Lorentzian has a
+    FWHM of 2.3548 ``velocity_dispersion`` and is convolved with the LSF.
 
     Attributes
     ----------
@@ -82,6 +100,8 @@ class EmissionSpectrum:
     spread : LineSpread or None
     names, strengths : tuple of str
         Line names, and "flux" or "amplitude" for each.
+    shapes : tuple of str
+        "gaussian", "gauss_hermite", "lorentzian" or "voigt" for each.
     profile : "integrated" or "sampled"
     resolved : bool
         Whether pixels are narrow enough for `gaussian_resolved`, an integrated profile's cheaper form.
@@ -89,10 +109,13 @@ class EmissionSpectrum:
         Coefficients of the continuum: the linear block. 0 for none.
     windowed : bool
         Whether lines are cut beyond their windows.
+    h4_constant : float
+        Constant term of H4: 3, or the -3 of IFSCube 1.3.
     """
 
     names: tuple[str, ...]
     strengths: tuple[str, ...]
+    shapes: tuple[str, ...]
     profile: Literal["integrated", "sampled"]
     resolved: bool
     n_continuum: int
@@ -100,6 +123,16 @@ class EmissionSpectrum:
     rest_wavelengths: Any
     redshift: Any
     spread: LineSpread | None
+    h4_constant: float = 3.0
+
+    def parameters(self, i: int) -> tuple[str, ...]:
+        """Return the names of line `i`'s parameters: strength, velocity, dispersion, and those of its shape."""
+        return (self.strengths[i], "velocity", "velocity_dispersion", *_OWN_PARAMETERS.get(self.shapes[i], ()))
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """``line.parameter`` of every line, in order."""
+        return tuple(f"{name}.{parameter}" for i, name in enumerate(self.names) for parameter in self.parameters(i))
 
     @property
     def linear_names(self) -> tuple[str, ...]:
@@ -145,41 +178,97 @@ class EmissionSpectrum:
         width = np.where(np.arange(n_pix) < m, width, 0.0)
         return SpectralCoords(velocity, inverse, squared_width, inside, basis, width, at_centres, np.zeros((0, n_pix)))
 
+    def _get(self, params: Mapping[str, Array], i: int, parameter: str) -> Array:
+        return params[f"{self.names[i]}.{parameter}"]
+
+    def widths(self, params: Mapping[str, Array], i: int) -> tuple[Any, Any]:
+        """Return the Gaussian dispersion, LSF included, and the FWHM of the Lorentzian part (km/s), or None."""
+        own = self._get(params, i, "velocity_dispersion")
+        instrumental = None
+        if self.spread is not None:
+            shift = doppler_factor(self._get(params, i, "velocity"))
+            instrumental = self.spread.velocity_sigma(self.rest_wavelengths[i] * (1.0 + self.redshift) * shift)
+        if self.shapes[i] == "lorentzian":
+            return instrumental, FWHM_OF_SIGMA * own
+        lorentz = self._get(params, i, "lorentz_fwhm") if self.shapes[i] == "voigt" else None
+        return own if instrumental is None else jnp.sqrt(own * own + instrumental * instrumental), lorentz
+
     def observed_sigma(self, params: Mapping[str, Array], i: int) -> Array:
-        """Return the observed velocity dispersion of line `i` (km/s): intrinsic and LSF in quadrature."""
-        intrinsic = params[f"{self.names[i]}.velocity_dispersion"]
-        if self.spread is None:
-            return intrinsic
-        shift = doppler_factor(params[f"{self.names[i]}.velocity"])
-        seen_at = self.rest_wavelengths[i] * (1.0 + self.redshift) * shift
-        instrumental = self.spread.velocity_sigma(seen_at)
-        return jnp.sqrt(intrinsic * intrinsic + instrumental * instrumental)
+        """Return the observed velocity dispersion of line `i` (km/s): intrinsic and LSF in quadrature.
+
+        Where there is a Lorentzian part: FWHM / 2.3548 of the Voigt profile, to 0.02 % (Olivero & Longbothum 1977).
+        """
+        sigma, lorentz = self.widths(params, i)
+        if lorentz is None:
+            return sigma
+        if sigma is None:
+            return lorentz / FWHM_OF_SIGMA
+        gauss = FWHM_OF_SIGMA * sigma
+        return (0.5346 * lorentz + jnp.sqrt(0.2166 * lorentz * lorentz + gauss * gauss)) / FWHM_OF_SIGMA
+
+    def _flux_ratio(self, params: Mapping[str, Array], i: int) -> Array:
+        """Return flux over amplitude of line `i`, Angstrom."""
+        rest = self.rest_wavelengths[i]
+        sigma, lorentz = self.widths(params, i)
+        if sigma is None:
+            return lorentzian_flux_of_amplitude(lorentz, rest)
+        if lorentz is not None:
+            return voigt_flux_of_amplitude(sigma, lorentz, rest)
+        ratio = flux_of_amplitude(sigma, rest)
+        if self.shapes[i] == "gauss_hermite":
+            ratio = ratio * flux_over_gaussian(self._get(params, i, "h4"), h4_constant=self.h4_constant)
+        return ratio
 
     def flux(self, params: Mapping[str, Array], i: int) -> Array:
         """Return the integrated flux of line `i`."""
-        strength = params[f"{self.names[i]}.{self.strengths[i]}"]
-        if self.strengths[i] == "flux":
-            return strength
-        return strength * flux_of_amplitude(self.observed_sigma(params, i), self.rest_wavelengths[i])
+        strength = self._get(params, i, self.strengths[i])
+        return strength if self.strengths[i] == "flux" else strength * self._flux_ratio(params, i)
 
     def amplitude(self, params: Mapping[str, Array], i: int) -> Array:
-        """Return the peak amplitude of line `i`: flux c / (sqrt(2 pi) sigma lambda0)."""
-        strength = params[f"{self.names[i]}.{self.strengths[i]}"]
-        if self.strengths[i] == "amplitude":
-            return strength
-        return strength / flux_of_amplitude(self.observed_sigma(params, i), self.rest_wavelengths[i])
+        """Return the peak amplitude of line `i`: for a Gaussian flux c / (sqrt(2 pi) sigma lambda0).
+
+        Of a Gauss-Hermite line it is the peak of the Gaussian part.
+        """
+        strength = self._get(params, i, self.strengths[i])
+        return strength if self.strengths[i] == "amplitude" else strength / self._flux_ratio(params, i)
 
     def line(self, params: Mapping[str, Array], coords: SpectralCoords, i: int) -> Array:
         """Return the flux density of line `i`, (n_pix,)."""
-        centre, sigma = params[f"{self.names[i]}.velocity"], self.observed_sigma(params, i)
-        if self.profile == "integrated" and self.resolved:
-            density = gaussian_resolved(coords.velocity[i], coords.squared_width[i], coords.inverse[i], centre, sigma)
-            shape = density * self.flux(params, i)
-        elif self.profile == "integrated":
-            shape = gaussian_integrated(coords.velocity[i], coords.inverse, centre, sigma) * self.flux(params, i)
+        if self.profile == "integrated":
+            shape = self._integrated(params, coords, i) * self.flux(params, i)
         else:
-            shape = gaussian_sampled(coords.velocity[i], coords.inverse[i], centre, sigma) * self.amplitude(params, i)
+            shape = self._sampled(params, coords, i) * self.amplitude(params, i)
         return shape * coords.window[i] if self.windowed else shape
+
+    def _integrated(self, params: Mapping[str, Array], coords: SpectralCoords, i: int) -> Array:
+        """Mean flux density in each pixel per unit flux."""
+        centre = self._get(params, i, "velocity")
+        sigma, lorentz = self.widths(params, i)
+        if self.resolved:
+            return gaussian_resolved(coords.velocity[i], coords.squared_width[i], coords.inverse[i], centre, sigma)
+        axis = coords.velocity[i], coords.inverse
+        if sigma is None:
+            return lorentzian_integrated(*axis, centre, lorentz)
+        if lorentz is not None:
+            return voigt_integrated(*axis, centre, sigma, lorentz)
+        if self.shapes[i] == "gauss_hermite":
+            return hermite_integrated(*axis, centre, sigma, self._get(params, i, "h3"), self._get(params, i, "h4"))
+        return gaussian_integrated(*axis, centre, sigma)
+
+    def _sampled(self, params: Mapping[str, Array], coords: SpectralCoords, i: int) -> Array:
+        """Flux density at pixel centres per unit amplitude."""
+        centre = self._get(params, i, "velocity")
+        sigma, lorentz = self.widths(params, i)
+        axis = coords.velocity[i], coords.inverse[i]
+        if sigma is None:
+            return lorentzian_sampled(*axis, centre, lorentz)
+        if lorentz is not None:
+            scale = voigt_flux_of_amplitude(sigma, lorentz, C_KMS)  # amplitude per unit flux in velocity
+            return voigt_sampled(*axis, centre, sigma, lorentz) * scale
+        if self.shapes[i] == "gauss_hermite":
+            h3, h4 = self._get(params, i, "h3"), self._get(params, i, "h4")
+            return hermite_sampled(*axis, centre, sigma, h3, h4, h4_constant=self.h4_constant)
+        return gaussian_sampled(*axis, centre, sigma)
 
     def lines(self, params: Mapping[str, Array], coords: SpectralCoords) -> Array:
         """Return the sum of all lines, (n_pix,)."""
