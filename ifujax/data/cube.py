@@ -1,51 +1,29 @@
-"""A data cube as the file has it, and the rest-frame spectra of chosen spaxels."""
+"""A data cube as the file has it."""
 
 from __future__ import annotations
 
 import mmap
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from ifujax.data.blocks import window_planes
+from ifujax.data.checks import KINDS, check_pixels
+from ifujax.data.spaxels import Spaxels, as_variance, check_flag_bits, flagged, gather, memory_map
 from ifujax.errors import DataError, IfujaxWarning, UsageError
 
-KINDS = ("variance", "error", "ivar")
-_SAMPLED_PLANES = 24
-"""Wavelength planes that a check of pixel values looks at: a full cube is too large to read twice."""
-_PLAUSIBLE_SNR = (1e-4, 1e5)
-"""Median signal to noise per pixel outside this range means that the plane isn't what it was named."""
-_EDGE = 1e-12
-"""Relative slack of `Cube.cut`: dividing by 1 + z rounds a limit that the user copied from the axis."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True, eq=False)
-class Spaxels:
-    """Rest-frame spectra of `n` spaxels, float64, finite everywhere.
-
-    Attributes
-    ----------
-    values : (n, wave) array
-        Flux density times ``1 + z``; 0 where `bad`.
-    variance : (n, wave) array or None
-        Variance times ``(1 + z)**2``; 1 where `bad`. None if the cube has no uncertainty.
-    stellar : (n, wave) array or None
-        Spectrum to subtract, times ``1 + z``; 0 where `bad`.
-    bad : (n, wave) bool array
-        Flagged, or data, stellar or variance not finite, or variance (error, ivar) not positive.
-    dropped_variance : (n,) int array
-        Pixels with finite data, not flagged, whose variance isn't a positive finite number.
-    """
-
-    values: np.ndarray
-    variance: np.ndarray | None
-    stellar: np.ndarray | None
-    bad: np.ndarray
-    dropped_variance: np.ndarray
+    from ifujax.data.image import Image
+    from ifujax.data.spectrum import Spectrum
+    from ifujax.data.tools import Combine, Filter
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,10 +44,15 @@ class Cube:
         What `uncertainty` holds; both or neither must be given.
     flags : (wave, y, x) array, optional
         Non-zero = bad, or zero = bad with `flags_zero_is_bad`.
+    flags_zero_is_bad : bool
+    flag_bits : int, optional
+        Only these bits of the flags are bad.
     stellar : (wave, y, x) array, optional
         Subtracted before a fit.
     spatial_mask : (y, x) bool array, optional
         True = skip this spaxel.
+    bins : (y, x) int array, optional
+        Voronoi bin of each spaxel, negative for none: spaxels of one bin hold the same spectrum.
     redshift : float
         Defines the rest frame: ``wavelength / (1 + redshift)``, ``values * (1 + redshift)``.
     unit : str
@@ -82,6 +65,8 @@ class Cube:
     path : Path, optional
     notes : tuple of str
         Sentences about what was taken for what.
+    tables : mapping of str to table HDU
+        Tables of the file that belong to the product too (``VOR``, ``VORPLUS``).
 
     Raises
     ------
@@ -95,8 +80,10 @@ class Cube:
     uncertainty_kind: str | None = None
     flags: Any | None = None
     flags_zero_is_bad: bool = False
+    flag_bits: int | None = None
     stellar: Any | None = None
     spatial_mask: np.ndarray | None = None
+    bins: np.ndarray | None = None
     redshift: float = 0.0
     unit: str = ""
     medium: str = "unknown"
@@ -104,6 +91,7 @@ class Cube:
     celestial: WCS | None = None
     path: Path | None = None
     notes: tuple[str, ...] = ()
+    tables: Mapping[str, fits.BinTableHDU] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = tuple(np.shape(self.values))
@@ -129,6 +117,16 @@ class Cube:
             object.__setattr__(self, "spatial_mask", mask)
             if mask.shape != shape[1:]:
                 raise DataError(f"spatial_mask must have shape (y, x) = {shape[1:]}; got {mask.shape}. Give a 2-D image.")
+        if self.bins is not None:
+            bins = np.asarray(self.bins)
+            if bins.shape != shape[1:] or not np.issubdtype(bins.dtype, np.integer):
+                raise DataError(
+                    f"bins must be integers of shape (y, x) = {shape[1:]}; got {bins.dtype} of shape {bins.shape}. "
+                    "Give the bin number of each spaxel, -1 for none."
+                )
+            object.__setattr__(self, "bins", np.where(bins < 0, -1, bins).astype(np.int32))
+        if self.flag_bits is not None:
+            check_flag_bits(self.flag_bits, self.flags_zero_is_bad)
         if (self.uncertainty is None) != (self.uncertainty_kind is None):
             raise UsageError(
                 f"uncertainty and uncertainty_kind must be given together; got kind {self.uncertainty_kind!r}. "
@@ -142,7 +140,7 @@ class Cube:
     def __repr__(self) -> str:
         n, ny, nx = self.shape
         extras = [self.uncertainty_kind or "no uncertainty"]
-        extras += [name for name in ("flags", "stellar", "spatial_mask") if getattr(self, name) is not None]
+        extras += [name for name in ("flags", "stellar", "spatial_mask", "bins") if getattr(self, name) is not None]
         return (
             f"<Cube {self.path.name if self.path else ''}: {n} wavelengths "
             f"{self.wavelength[0]:.2f} to {self.wavelength[-1]:.2f} Angstrom ({self.medium}), "
@@ -186,17 +184,7 @@ class Cube:
         DataError
             If no plane lies between them.
         """
-        if not low < high:
-            raise UsageError(f"the window must be low:high with low below high; got {low:g}:{high:g}. Swap the limits.")
-        rest = self.rest_wavelength
-        first = int(np.searchsorted(rest, low - _EDGE * abs(low), side="left"))
-        last = int(np.searchsorted(rest, high + _EDGE * abs(high), side="right"))
-        if first >= last:
-            raise DataError(
-                f"the window must overlap the cube, {rest[0]:.2f} to {rest[-1]:.2f} Angstrom in the rest frame at redshift "
-                f"{self.redshift:g}; got {low:g} to {high:g}. Change the window or the redshift."
-            )
-        keep = slice(first, last)
+        keep = window_planes(self.rest_wavelength, (low, high), self.redshift)
         planes = {
             name: None if getattr(self, name) is None else getattr(self, name)[keep]
             for name in ("uncertainty", "flags", "stellar")
@@ -222,20 +210,20 @@ class Cube:
                 f"rows must lie within 0 to {self.n_spaxels - 1}; got {rows.min()} to {rows.max()}. Give y * nx + x."
             )
         stretch = 1.0 + self.redshift
-        values = _gather(self.values, rows, np.float64)
+        values = gather(self.values, rows, np.float64)
         values *= stretch
         bad = ~np.isfinite(values)
         if self.flags is not None:
-            bad |= self._flagged(_gather(self.flags, rows))
+            bad |= flagged(gather(self.flags, rows), self.flag_bits, self.flags_zero_is_bad)
         stellar = None
         if self.stellar is not None:
-            stellar = _gather(self.stellar, rows, np.float64)
+            stellar = gather(self.stellar, rows, np.float64)
             stellar *= stretch
             bad |= ~np.isfinite(stellar)
         variance = None
         dropped = np.zeros(rows.size, dtype=np.int64)
         if self.uncertainty is not None and self.uncertainty_kind is not None:
-            variance = _as_variance(_gather(self.uncertainty, rows, np.float64), self.uncertainty_kind)
+            variance = as_variance(gather(self.uncertainty, rows, np.float64), self.uncertainty_kind)
             variance *= stretch**2
             useless = ~(np.isfinite(variance) & (variance > 0))
             dropped = np.count_nonzero(useless & ~bad, axis=1)
@@ -258,30 +246,7 @@ class Cube:
         DataError
             If no pixel can be used: all NaN, all flagged, none with a positive uncertainty, or all spaxels masked.
         """
-        if self.spatial_mask is not None and self.spatial_mask.all():
-            raise DataError(
-                "spatial_mask must leave one spaxel at least; got a mask that skips all. Non-zero means skip: invert it."
-            )
-        if not self._any_good():
-            raise DataError(
-                "the cube must have finite values in the window; got NaN in every pixel. Check scidata and the window."
-            )
-        if self.uncertainty is not None and not self._any_good(use_uncertainty=True):
-            raise DataError(
-                f"{self.uncertainty_kind} must be positive and finite in one pixel at least; got a plane without any. "
-                "Check which plane it names, or name none: the noise is then estimated from the data."
-            )
-        notes = []
-        if self.flags is not None:
-            if not self._any_good(use_flags=True):
-                raise DataError(
-                    "flags must leave one finite pixel at least; got a plane that flags all. "
-                    + self._flags_advice(self.flags_zero_is_bad)
-                )
-            share = float(np.mean([self._flagged(plane).mean() for plane in self._sampled(self.flags)]))
-            if share > 0.5:
-                notes.append(f"flags reject {100 * share:.0f} % of the pixels. " + self._flags_advice(self.flags_zero_is_bad))
-        notes += self._implausible_uncertainty()
+        notes = check_pixels(self)
         for note in notes:
             warnings.warn(note, IfujaxWarning, stacklevel=2)
         return replace(self, notes=self.notes + tuple(notes)) if notes else self
@@ -289,101 +254,146 @@ class Cube:
     def release(self) -> None:
         """Let the operating system drop the pages of memory-mapped planes from this process's memory."""
         for name in ("values", "uncertainty", "flags", "stellar"):
-            mapped = _memory_map(getattr(self, name))
+            mapped = memory_map(getattr(self, name))
             if mapped is not None and hasattr(mapped, "madvise"):
                 mapped.madvise(mmap.MADV_DONTNEED)
 
-    @staticmethod
-    def _flags_advice(zero_is_bad: bool) -> str:
-        if zero_is_bad:
-            return "Zero was taken as bad; if non-zero means bad, use flags_zero_is_bad: no."
-        return "Non-zero was taken as bad; if zero means bad, use flags_zero_is_bad: yes."
+    def aperture_spectrum(self, x: float, y: float, radius: float, combine: Combine = "sum") -> Spectrum:
+        """Return the spectrum of the spaxels whose centres lie within a circle.
 
-    def _flagged(self, plane: np.ndarray) -> np.ndarray:
-        flagged = plane == 0 if self.flags_zero_is_bad else plane != 0
-        return flagged | np.isnan(plane) if np.issubdtype(plane.dtype, np.floating) else flagged
+        Bad pixels and masked spaxels are left out; in a sum they count as the mean of the others. Noise is taken as
+        independent between spaxels. The spectrum is flagged where more than half of the pixels are bad.
 
-    def _sampled(self, array: Any) -> list[np.ndarray]:
-        chosen = np.unique(np.linspace(0, self.shape[0] - 1, _SAMPLED_PLANES).round().astype(int))
-        keep = slice(None) if self.spatial_mask is None else ~self.spatial_mask
-        return [np.asarray(array[i])[keep].ravel() for i in chosen]
+        Parameters
+        ----------
+        x, y : float
+            Centre, 0-based pixels.
+        radius : float
+            Pixels; 0 on the centre of a spaxel is that spaxel.
+        combine : "sum", "mean" or "median"
+            The variance of a sum is the sum of variances, that of a mean is ``1 / n**2`` of it, and that of a
+            median of more than two is ``pi / 2`` times that of the mean (many spaxels, normal noise).
 
-    def _any_good(self, use_flags: bool = False, use_uncertainty: bool = False) -> bool:
-        keep = slice(None) if self.spatial_mask is None else ~self.spatial_mask
-        # From the middle outwards: edges are often empty, and the first good plane ends the search.
-        for i in sorted(range(self.shape[0]), key=lambda i: abs(i - self.shape[0] // 2)):
-            good = np.isfinite(np.asarray(self.values[i])[keep])
-            if use_flags:
-                good &= ~self._flagged(np.asarray(self.flags[i])[keep])  # type: ignore[index]
-            if use_uncertainty:
-                plane = np.asarray(self.uncertainty[i])[keep]  # type: ignore[index]
-                good &= np.isfinite(plane) & (plane > 0)
-            if good.any():
-                return True
-        return False
+        Raises
+        ------
+        UsageError
+            If the circle holds no spaxel, or for an unknown way to combine.
+        DataError
+            If all of its spaxels are masked.
+        """
+        from ifujax.data.tools import aperture_spectrum
 
-    def _implausible_uncertainty(self) -> list[str]:
-        if self.uncertainty is None or self.uncertainty_kind is None:
-            return []
-        data = np.concatenate(self._sampled(self.values)).astype(np.float64)
-        plane = np.concatenate(self._sampled(self.uncertainty)).astype(np.float64)
-        good = np.isfinite(data) & np.isfinite(plane) & (data != 0) & (plane > 0)
-        if self.flags is not None:
-            good &= ~self._flagged(np.concatenate(self._sampled(self.flags)))
-        if not good.any():
-            return []
-        # Logarithms: squares of 1e-170 underflow.
-        log_data, log_plane = np.log10(np.abs(data[good])), np.log10(plane[good])
-        power = {"variance": -0.5, "error": -1.0, "ivar": 0.5}
-        snr = {kind: float(np.median(log_data + power[kind] * log_plane)) for kind in KINDS}
-        low, high = np.log10(_PLAUSIBLE_SNR)
-        found = snr[self.uncertainty_kind]
-        if low <= found <= high:
-            return []
-        others = [f"{kind} would give 1e{snr[kind]:+.1f}" for kind in KINDS if low <= snr[kind] <= high]
-        return [
-            f"{self.uncertainty_kind} is implausible: the median signal to noise per pixel would be 1e{found:+.1f}"
-            + (f" ({', '.join(others)})" if others else "")
-            + ". Check what the plane holds and name it as variance, error or ivar."
-        ]
+        return aperture_spectrum(self, x, y, radius, combine)
 
+    def image(self, wavelength: float, fwhm: float, filter: Filter = "box") -> Image:  # noqa: A002
+        """Return the mean flux density through a filter, in the rest frame (flux density times ``1 + z``).
 
-def _gather(array: Any, rows: np.ndarray, dtype: Any = None) -> np.ndarray:
-    """Return a copy of spaxels `rows` of a (wave, y, x) array as (n, wave), reading little more than them."""
-    n_wave, _, nx = array.shape
-    dtype = array.dtype.newbyteorder("=") if dtype is None else dtype
-    if rows.size == 0:
-        return np.zeros((0, n_wave), dtype=dtype)
-    first_y, last_y = int(rows.min()) // nx, int(rows.max()) // nx + 1
-    if (last_y - first_y) * nx <= 2 * rows.size + nx:
-        # Rows of the image are contiguous in each plane: one slice, far faster than picking spaxels.
-        block = np.asarray(array[:, first_y:last_y, :]).reshape(n_wave, -1)
-        columns = rows - first_y * nx
-        if np.array_equal(columns, np.arange(columns[0], columns[0] + columns.size)):
-            picked = block[:, columns[0] : columns[0] + columns.size]
-        else:
-            picked = block[:, columns]
-    else:
-        picked = np.asarray(array[:, rows // nx, rows % nx])
-    # "C" order: astype alone would keep the transposed layout.
-    return np.array(picked.T, dtype=dtype, order="C")
+        Both filters are weighted means over wavelength, the pixels that a box cuts by their exact share. Bad pixels
+        are left out; there is no value where less than half of the filter's weight is left. Times `fwhm`, the image
+        of a box is the integrated flux.
 
+        Parameters
+        ----------
+        wavelength, fwhm : float
+            Centre and full width at half maximum, rest-frame Angstrom.
+        filter : "box" or "gaussian"
 
-def _as_variance(plane: np.ndarray, kind: str) -> np.ndarray:
-    if kind == "variance":
-        return plane
-    positive = plane > 0
-    if kind == "error":
-        # The square of a negative error would look usable.
-        return np.where(positive, plane, np.nan) ** 2
-    with np.errstate(over="ignore"):
-        return 1.0 / np.where(positive, plane, np.nan)
+        Raises
+        ------
+        UsageError
+            If the filter isn't known or has no width.
+        DataError
+            If the box, or more than 1 % of the Gaussian, lies outside the cube.
+        """
+        from ifujax.data.tools import filter_image
 
+        return filter_image(self, wavelength, fwhm, filter)
 
-def _memory_map(array: Any) -> mmap.mmap | None:
-    """The mmap that `array`, or the array that it is a view of, rests on."""
-    while array is not None:
-        if isinstance(array, mmap.mmap):
-            return array
-        array = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
-    return None
+    def snr_map(self, window: tuple[float, float] = (6050.0, 6200.0)) -> Image:
+        """Return the signal to noise per pixel in a rest-frame window (Angstrom).
+
+        The mean of the data over the mean of the errors; without an uncertainty, over the standard deviation
+        about a straight line.
+
+        Raises
+        ------
+        UsageError, DataError
+            If the window is empty or outside the cube.
+        """
+        from ifujax.data.tools import snr_map
+
+        return snr_map(self, window)
+
+    def peak(self, window: tuple[float, float] | None = None) -> tuple[int, int]:
+        """Return (x, y) of the spaxel with the largest sum over wavelength, bad pixels and masked spaxels left out.
+
+        Parameters
+        ----------
+        window : (low, high), optional
+            Rest-frame Angstrom; all wavelengths by default.
+
+        Raises
+        ------
+        DataError
+            If there is no usable pixel.
+        """
+        from ifujax.data.tools import peak
+
+        return peak(self, window)
+
+    def centroid(self, window: tuple[float, float] | None = None) -> tuple[float, float]:
+        """Return (x, y) of the centre of light: spaxels weighted by their sum over wavelength, where it is positive.
+
+        Arguments and errors as `peak`.
+        """
+        from ifujax.data.tools import centroid
+
+        return centroid(self, window)
+
+    def plot(self, x: int, y: int, window: tuple[float, float] | None = None) -> Figure:
+        """Return a figure of one spaxel in the rest frame, with its 1 sigma band; bad pixels are shaded.
+
+        Parameters
+        ----------
+        x, y : int
+            0-based pixels.
+        window : (low, high), optional
+            Rest-frame Angstrom.
+
+        Raises
+        ------
+        UsageError
+            If there is no such spaxel.
+        """
+        from ifujax.data.figures import spectrum_figure
+
+        return spectrum_figure(self.spectrum(x, y), window, f"x = {x}, y = {y}")
+
+    def spectrum(self, x: int, y: int) -> Spectrum:
+        """Return one spaxel. 0-based pixels.
+
+        Raises
+        ------
+        UsageError
+            If there is no such spaxel.
+        """
+        from ifujax.data.spectrum import Spectrum
+
+        _, ny, nx = self.shape
+        if not (0 <= x < nx and 0 <= y < ny):
+            raise UsageError(f"x, y must lie within 0..{nx - 1}, 0..{ny - 1}; got x={x}, y={y}.")
+        row = np.array([int(y) * nx + int(x)])
+        planes = {name: getattr(self, name) for name in ("values", "uncertainty", "flags", "stellar")}
+        own = {name: None if plane is None else gather(plane, row)[0] for name, plane in planes.items()}
+        same = (
+            "wavelength",
+            "uncertainty_kind",
+            "flags_zero_is_bad",
+            "flag_bits",
+            "redshift",
+            "unit",
+            "medium",
+            "header",
+            "path",
+        )
+        return Spectrum(**own, **{name: getattr(self, name) for name in same}, notes=self.notes)

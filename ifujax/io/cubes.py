@@ -1,40 +1,24 @@
-"""Reading data cubes: MUSE and MPDAF files as they are, any other by the names of its extensions."""
+"""Reading data cubes: those of known instruments as they are, any other by the names of its extensions."""
 
 from __future__ import annotations
 
-import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
-from astropy.wcs import WCS, WcsError
 
-from ifujax.data.cube import KINDS, Cube
-from ifujax.errors import DataError, IfujaxWarning, UsageError
-from ifujax.io.fits import FitsFile, header_text, open_fits
-from ifujax.io.wavelength import WavelengthAxis, medium_of, wavelength_from_header, wavelength_from_vector
-
-Extension = str | int | None
-_UNCERTAINTY_WORDS = {
-    "ERR", "ERROR", "ERRORS", "STD", "SIGMA", "UNC", "UNCERT", "UNCERTAINTY", "NOISE", "RMS", "IVAR", "IVARIANCE", "VAR",
-    "VARIANCE", "STAT", "WEIGHT", "WHT",
-}  # fmt: skip
-_WAVELENGTH_COLUMNS = ("wavelength", "wave", "lambda", "lam")
-
-
-@dataclass(frozen=True)
-class _Planes:
-    """HDU numbers of the planes."""
-
-    scidata: int
-    uncertainty: int | None
-    kind: str | None
-    flags: int | None
-    notes: tuple[str, ...]
+from ifujax.data.cube import Cube
+from ifujax.errors import DataError, IfujaxWarning, UsageError, unknown
+from ifujax.io.axes import cube_axis, find_wavelengths
+from ifujax.io.bins import kept_tables, read_bins
+from ifujax.io.fits import Extension, FitsFile, header_text, open_fits
+from ifujax.io.instruments import INSTRUMENTS
+from ifujax.io.layouts import candidates, choose_layout, other_reader
+from ifujax.io.planes import check_arguments, find_redshift, flag_meaning, scaled, spatial_wcs, unused_uncertainty
+from ifujax.io.pycasso import medium, normalisation
+from ifujax.io.units import per_wavelength
 
 
 def read_cube(
@@ -52,13 +36,17 @@ def read_cube(
     wcs_axis: int | None = None,
     spatial_mask: Extension = None,
     flags_zero_is_bad: bool = False,
+    flag_bits: int | None = None,
+    nan_spaxels: Literal["all", "any"] | None = None,
+    vortab: Extension = None,
+    instrument: str | None = None,
 ) -> Cube:
-    """Read a data cube. Planes stay on disk until they are used, unless they are tile-compressed.
+    """Read a data cube. Planes stay on disk until they are used, unless they are tile-compressed or scaled integers.
 
-    An extension is given by its name, its number, or ``"NAME, extver"``. If none of `scidata`,
-    `variance`, `error`, `ivar` and `flags` is named, a MUSE or MPDAF file is recognised: DATA,
-    STAT (a variance), DQ (non-zero is bad). Other files: the uncertainty is what it is named as,
-    and none is used if none is named.
+    An extension is given by its name, its number, or ``"NAME, extver"``. If none of `scidata`, `variance`, `error`,
+    `ivar` and `flags` is named, files of MUSE and MPDAF, MaNGA, JWST, PyCASSO and of the Gemini kind are recognised.
+    Other files: the uncertainty is what it is named as, and none is used if none is named. Flux densities per
+    frequency become per wavelength. See "Input files" in the documentation.
 
     Parameters
     ----------
@@ -71,7 +59,7 @@ def read_cube(
     variance, error, ivar : extension, optional
         One of them at most: variance, 1 sigma, or inverse variance.
     flags : extension, optional
-        Non-zero is bad; zero is bad with `flags_zero_is_bad`.
+        Non-zero is bad; zero is bad with `flags_zero_is_bad`, some bits are with `flag_bits`.
     stellar : extension, optional
         Subtracted before a fit.
     wavelength : extension, optional
@@ -82,6 +70,15 @@ def read_cube(
         FITS axis (1-based) of the wavelength; 3 if not given.
     spatial_mask : extension, optional
         (y, x) image, non-zero = skip the spaxel.
+    flag_bits : int, optional
+        Sum of the bits that are bad; those of the instrument, else any, if not given.
+    nan_spaxels : "all" or "any", optional
+        Also skip spaxels whose data or stellar spectrum are all NaN, or hold any NaN. Reads the whole file.
+    vortab : extension, optional
+        Bins of spaxels that share one spectrum: a table with columns xcoords, ycoords, binNum, or an image of
+        numbers. The table VOR if the primary header has ``VORBIN = T``.
+    instrument : "muse", "manga", "jwst", "pycasso" or "gmos", optional
+        Read it as such a file; planes that are named as well win over its own.
 
     Returns
     -------
@@ -91,7 +88,7 @@ def read_cube(
     Raises
     ------
     DataError
-        If the file, an extension, a shape or the wavelength axis can't be used.
+        If the file, an extension, a shape or the wavelength axis can't be used, or the instrument isn't that of the file.
     UsageError
         If more than one uncertainty is named, or an argument has an impossible value.
 
@@ -100,30 +97,27 @@ def read_cube(
     >>> cube = read_cube("minicube.fits", redshift=0.0859)  # doctest: +SKIP
     >>> cube = read_cube("gmos.fits", scidata="SCI", variance="ERR")  # doctest: +SKIP
     """
-    named = {"variance": variance, "error": error, "ivar": ivar}
-    given = [kind for kind in KINDS if named[kind] is not None]
-    if len(given) > 1:
-        raise UsageError(
-            f"one of variance, error and ivar must be named at most; got {' and '.join(given)}. Keep what the plane is."
-        )
+    kinds = {"variance": variance, "error": error, "ivar": ivar}
+    named = check_arguments(kinds, scidata, flags, stellar, flag_bits, flags_zero_is_bad, redshift)
     if wcs_axis is not None and wcs_axis not in (1, 2, 3):
         raise UsageError(f"wcs_axis must be 1, 2 or 3 for a cube; got {wcs_axis}. Give the FITS axis of the wavelength.")
-    if redshift is not None and not (np.isfinite(redshift) and redshift > -1):
-        raise UsageError(f"redshift must be a finite number above -1; got {redshift}. Give z, not a velocity.")
-    kind = given[0] if given else None
+    if nan_spaxels not in (None, "all", "any"):
+        raise UsageError(unknown("nan_spaxels", str(nan_spaxels), ("all", "any")))
     with open_fits(path) as file:
-        planes = _planes(file, scidata, named[kind] if kind else None, kind, flags, stellar)
-        shape = file.image_shape(planes.scidata)
+        layout = choose_layout(file, 3, named, instrument, INSTRUMENTS, "read_cube")
+        shape = file.image_shape(layout.science)
         if shape is None or len(shape) != 3:
             raise DataError(
-                f"scidata must be an image with three axes; got {file.label(planes.scidata)} with shape {shape}. "
-                f"Name one of: {_candidates(file)}."
+                f"scidata must be an image with three axes; got {file.label(layout.science)} with shape {shape}. "
+                f"Name one of: {candidates(file)}.{other_reader(file, 3, 'read_cube')}"
             )
-        head = file.header(planes.scidata)
+        head = file.header(layout.science)
         first = file.header(file.find(0 if primary is None else primary, "primary"))
-        axis = _spectral_axis(head, wcs_axis, file.label(planes.scidata)) if wavelength is None else wcs_axis or 3
+        own = wavelength if wavelength is not None else layout.wavelength
+        axis = cube_axis(head, wcs_axis, file.label(layout.science)) if own is None else wcs_axis or 3
+        bits = flag_meaning(layout, file, flag_bits, flags_zero_is_bad)
 
-        def plane(index: int | None, argument: str) -> np.ndarray | None:
+        def plane(index: int | None, argument: str) -> Any:
             if index is None:
                 return None
             found = file.image_shape(index)
@@ -135,118 +129,51 @@ def read_cube(
                 )
             return np.moveaxis(file.image(index), 3 - axis, 0)
 
-        notes = planes.notes
-        z, z_notes = _redshift(redshift, first, file.path.name)
-        n_wave = shape[3 - axis]
-        waves = _wavelengths(file, planes.scidata, wavelength, n_wave, axis, first)
-        mask = None if spatial_mask is None else _mask(file, spatial_mask, shape[: 3 - axis] + shape[4 - axis :])
-        celestial, wcs_notes = _spatial_wcs(head, axis)
-        unused, message = _unused_uncertainty(file, planes, stellar) if planes.uncertainty is None else ((), "")
-        if message:
-            warnings.warn(message, IfujaxWarning, stacklevel=2)
-        notes += z_notes + waves.notes + wcs_notes + unused
-        values = plane(planes.scidata, "scidata")
-        return Cube(
-            values=values,
+        z, z_notes = find_redshift(redshift, first, file.path.name)
+        waves = find_wavelengths(file, layout.science, own, shape[3 - axis], axis, first)
+        image_shape = shape[: 3 - axis] + shape[4 - axis :]
+        mask = None if spatial_mask is None else _mask(file, spatial_mask, image_shape)
+        celestial, wcs_notes = spatial_wcs(head, axis)
+        notes = layout.notes + z_notes + waves.notes + wcs_notes + unused_uncertainty(file, layout)
+        known_medium, medium_notes = medium(first)
+        notes += medium_notes + _unused_mask(file, layout.science, spatial_mask, image_shape)
+        values = plane(layout.science, "scidata")
+        uncertainty = plane(layout.uncertainty, layout.kind or "variance")
+        background = plane(layout.stellar, "stellar")
+        unit = header_text(head, "BUNIT") or header_text(first, "BUNIT")
+        bins, bin_notes = read_bins(file, vortab, first, values, layout.bins)
+        notes += bin_notes
+        factor = None
+        if layout.norm is not None:
+            factor, note = normalisation(file, layout.norm, values, waves.values, first)
+            notes += (note,)
+        conversion = per_wavelength(unit, waves.values)
+        if conversion is not None:
+            factor = conversion.factor[:, None, None] * (1.0 if factor is None else factor)
+            unit = conversion.unit
+            notes += (conversion.note,)
+            warnings.warn(f"{file.path.name}: {conversion.note}", IfujaxWarning, stacklevel=2)
+        cube = Cube(
+            values=scaled(values, factor),
             wavelength=waves.values,
-            uncertainty=plane(planes.uncertainty, planes.kind or "variance"),
-            uncertainty_kind=planes.kind,
-            flags=plane(planes.flags, "flags"),
+            uncertainty=scaled(uncertainty, factor, layout.kind),
+            uncertainty_kind=layout.kind,
+            flags=plane(layout.flags, "flags"),
             flags_zero_is_bad=flags_zero_is_bad,
-            stellar=plane(None if stellar is None else file.find(stellar, "stellar"), "stellar"),
+            flag_bits=bits,
+            stellar=scaled(background, factor),
             spatial_mask=mask,
+            bins=bins,
             redshift=z,
-            unit=header_text(head, "BUNIT") or header_text(first, "BUNIT"),
-            medium=waves.medium,
+            unit=unit,
+            medium=layout.medium or known_medium or waves.medium,
             header=first.copy(),
             celestial=celestial,
             path=file.path,
             notes=notes,
+            tables=kept_tables(file),
         )
-
-
-def _planes(
-    file: FitsFile, scidata: Extension, uncertainty: Extension, kind: str | None, flags: Extension, stellar: Extension
-) -> _Planes:
-    names = [hdu.name.upper() for hdu in file.hdus]
-    if scidata is None and uncertainty is None and flags is None and _is_muse(file, names):
-        stat = names.index("STAT") if "STAT" in names else None
-        quality = names.index("DQ") if "DQ" in names else None
-        note = (
-            f"{file.path.name} was read as a MUSE or MPDAF cube: DATA"
-            + (", STAT as its variance" if stat is not None else ", without a variance")
-            + (", DQ as flags (non-zero is bad)." if quality is not None else ", masked pixels as NaN.")
-        )
-        return _Planes(names.index("DATA"), stat, None if stat is None else "variance", quality, (note,))
-    second = None if uncertainty is None or kind is None else file.find(uncertainty, kind)
-    third = None if flags is None else file.find(flags, "flags")
-    fourth = None if stellar is None else file.find(stellar, "stellar")
-    if scidata is not None:
-        science = file.find(scidata, "scidata")
-    elif "SCI" in names:
-        science = names.index("SCI")
-    else:
-        cubes = [i for i in range(len(names)) if len(file.image_shape(i) or ()) == 3 and i not in (second, third, fourth)]
-        if len(cubes) != 1:
-            raise DataError(
-                f"scidata must be named for {file.path.name}, which has no SCI and {len(cubes)} images with three axes. "
-                f"Name one of: {_candidates(file)}."
-            )
-        science = cubes[0]
-    note = f"Data: {file.label(science)}" + (f"; {kind}: {file.label(second)}." if second is not None else ", no uncertainty.")
-    return _Planes(science, second, kind, third, (note,))
-
-
-def _is_muse(file: FitsFile, names: list[str]) -> bool:
-    if "DATA" not in names:
-        return False
-    index = names.index("DATA")
-    eso = header_text(file.header(index), "HDUCLASS").upper() == "ESO"
-    return len(file.image_shape(index) or ()) == 3 and (eso or "STAT" in names or "DQ" in names)
-
-
-def _candidates(file: FitsFile) -> str:
-    names = file.names
-    found = [f"{names[i]} {file.image_shape(i)}" for i in range(len(names)) if file.image_shape(i)]
-    return "; ".join(found) or "none, the file has no image"
-
-
-def _spectral_axis(header: fits.Header, wcs_axis: int | None, where: str) -> int:
-    if wcs_axis is not None:
-        return wcs_axis
-    kinds = {axis: header_text(header, f"CTYPE{axis}").upper() for axis in (1, 2, 3)}
-    spectral = [axis for axis, kind in kinds.items() if medium_of(kind) != "unknown"]
-    if spectral and 3 not in spectral:
-        raise DataError(
-            f"{where} must have its wavelength on FITS axis 3; got CTYPE{spectral[0]} = {kinds[spectral[0]]!r}. "
-            f"Say so: wcs_axis: {spectral[0]}."
-        )
-    return 3
-
-
-def _wavelengths(file: FitsFile, science: int, wavelength: Extension, n: int, axis: int, primary: fits.Header) -> WavelengthAxis:
-    head = file.header(science)
-    if wavelength is None:
-        return wavelength_from_header(head, n, axis, file.label(science), primary=primary)
-    index = file.find(wavelength, "wavelength")
-    own = file.header(index)
-    stated = (header_text(own, "CTYPE1"), header_text(head, f"CTYPE{axis}"))
-    ctype = next((text for text in stated if medium_of(text) != "unknown"), "")
-    table = file.table(index)
-    if table is None:
-        if file.image_shape(index) is None:
-            raise DataError(
-                f"wavelength must be a vector of {n} values; got no data in {file.label(index)}. Name another extension."
-            )
-        unit = header_text(own, "BUNIT") or header_text(own, "CUNIT1")
-        return wavelength_from_vector(file.image(index), n, unit, ctype, file.label(index))
-    columns = [c for c in table.columns if c.name.lower() in _WAVELENGTH_COLUMNS] or list(table.columns)
-    if len(columns) != 1:
-        raise DataError(
-            f"wavelength must be a vector; got the table {file.label(index)} with columns {', '.join(table.columns.names)}. "
-            "Call the right column 'wavelength'."
-        )
-    return wavelength_from_vector(table.data[columns[0].name], n, str(columns[0].unit or ""), ctype, file.label(index))
+    return cube if nan_spaxels is None else _without_nan(cube, nan_spaxels)
 
 
 def _mask(file: FitsFile, key: Extension, shape: tuple[int, ...]) -> np.ndarray:
@@ -258,64 +185,29 @@ def _mask(file: FitsFile, key: Extension, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(file.image(index)) != 0
 
 
-def _redshift(argument: float | None, header: fits.Header, name: str) -> tuple[float, tuple[str, ...]]:
-    written: Any = header.get("REDSHIFT")
-    stated: float | None = None
-    if written is not None and not isinstance(written, fits.card.Undefined):
-        try:
-            stated = float(written)
-        except (TypeError, ValueError) as error:
-            if argument is None:
-                raise DataError(f"REDSHIFT of {name} must be a number; got {written!r}. Give the redshift yourself.") from error
-    if argument is None:
-        if stated is None:
-            return 0.0, ("No redshift was given and the header has none: 0.",)
-        if not (np.isfinite(stated) and stated > -1):
-            raise DataError(f"REDSHIFT of {name} must be a finite number above -1; got {stated}. Give the redshift yourself.")
-        return stated, (f"Redshift {stated:g} from the header.",)
-    argument = float(argument)
-    if stated is not None and abs(stated - argument) > 1e-7:
-        message = f"redshift {argument:g} was used, not REDSHIFT = {stated:g} of the header of {name}."
-        warnings.warn(message, IfujaxWarning, stacklevel=3)
-        return argument, (message,)
-    return argument, ()
-
-
-def _spatial_wcs(header: fits.Header, axis: int) -> tuple[WCS | None, tuple[str, ...]]:
-    """The celestial WCS, or the linear one of the spatial axes, or None with a note."""
-    spatial = [a for a in (1, 2, 3) if a != axis]
-    if not any(f"{card}{a}" in header for card in ("CRVAL", "CRPIX", "CTYPE") for a in spatial):
-        return None, ()
-    head = header.copy()
-    # The wavelength's unit and type are ours to judge; odd ones make wcslib refuse the whole header.
-    for card in (f"CUNIT{axis}", f"CTYPE{axis}"):
-        head.remove(card, ignore_missing=True)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            full = WCS(head)
-            wcs = full.celestial
-            if wcs.naxis != 2:
-                wcs = full.sub(spatial)
-    except (WcsError, ValueError, TypeError, KeyError, MemoryError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return None, (f"The spatial WCS can't be used: {reason}",)
-    return wcs, ()
-
-
-def _unused_uncertainty(file: FitsFile, planes: _Planes, stellar: Extension) -> tuple[tuple[str, ...], str]:
-    """A note and a warning where the file has what looks like an uncertainty that nobody named."""
-    shape = file.image_shape(planes.scidata)
-    taken = {planes.scidata, planes.flags, None if stellar is None else file.find(stellar, "stellar")}
+def _unused_mask(file: FitsFile, science: int, spatial_mask: Extension, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """A note where the file has an image called a mask that isn't used."""
+    if spatial_mask is not None:
+        return ()
     found = [
-        name
-        for i, name in enumerate(file.names)
-        if i not in taken and file.image_shape(i) == shape and set(re.split(r"[\W_\d]+", name.upper())) & _UNCERTAINTY_WORDS
+        name for i, name in enumerate(file.names) if file.image_shape(i) == shape and "MASK" in name.upper() and i != science
     ]
-    if not found:
-        return (), ""
-    message = (
-        f"no uncertainty was named, but {file.path.name} has {', '.join(found)}: it isn't used. "
-        f"Name it as what it holds, e.g. variance: {found[0]}, error: {found[0]} or ivar: {found[0]}."
-    )
-    return (message,), message
+    return tuple(f"{file.path.name} has an image {name}: it isn't used. To skip spaxels: spatial_mask: {name}." for name in found)
+
+
+def _without_nan(cube: Cube, which: Literal["all", "any"]) -> Cube:
+    """Return the cube with spaxels masked whose data or stellar spectrum are all NaN, or hold any."""
+
+    join = np.all if which == "all" else np.any
+    combine = np.logical_and if which == "all" else np.logical_or
+    data = stellar = np.full(cube.shape[1:], which == "all")
+    for part in range(0, cube.shape[0], 16):
+        planes = slice(part, part + 16)
+        data = combine(data, join(np.isnan(np.asarray(cube.values[planes])), axis=0))
+        if cube.stellar is not None:
+            stellar = combine(stellar, join(np.isnan(np.asarray(cube.stellar[planes])), axis=0))
+        cube.release()
+    skip = data if cube.stellar is None else data | stellar
+    mask = skip if cube.spatial_mask is None else skip | cube.spatial_mask
+    note = f"{int(skip.sum())} spaxels with {which} NaN are skipped."
+    return replace(cube, spatial_mask=mask, notes=(*cube.notes, note))

@@ -22,7 +22,10 @@ from astropy.utils.exceptions import AstropyWarning
 
 from ifujax.errors import DataError, unknown
 
+Extension = str | int | None
+"""How a user names an extension: a name, a number, or ``"NAME, extver"``."""
 _IMAGES = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
+_OPTIONAL = ("variance", "error", "ivar", "flags", "stellar", "wavelength", "spatial_mask", "vortab")
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError, zlib.error, fits.VerifyError)
 """What astropy and the decompressors raise for damaged files."""
 
@@ -52,6 +55,10 @@ class FitsFile:
             names.append(f"{name}, {hdu.ver}" if name in names else name)
         return names
 
+    def has(self, key: str | int) -> bool:
+        """Whether `find` finds it."""
+        return self._index(key) is not None
+
     def find(self, key: str | int, argument: str) -> int:
         """Return the number of the HDU called `key`: a name, a number, or ``"NAME, extver"``.
 
@@ -60,6 +67,18 @@ class FitsFile:
         DataError
             If there is none; the message names `argument` and the nearest extension.
         """
+        index = self._index(key)
+        if index is not None:
+            return index
+        images = [name for i, name in enumerate(self.names) if self.image_shape(i)]
+        if argument == "scidata":
+            advice = f" Say scidata: {images[0]}." if len(images) == 1 else ""
+        else:
+            advice = f" Without it: leave {argument} out." if argument in _OPTIONAL else ""
+        text = unknown("extension", str(key).strip(), self.names)
+        raise DataError(f"{argument} must name an extension of {self.path.name}; got {text}{advice}")
+
+    def _index(self, key: str | int) -> int | None:
         text = str(key).strip()
         names = [hdu.name.upper() for hdu in self.hdus]
         if text.upper() in names:
@@ -71,7 +90,7 @@ class FitsFile:
             for i, hdu in enumerate(self.hdus):
                 if names[i] == name.strip().upper() and hdu.ver == int(version):
                     return i
-        raise DataError(f"{argument} must name an extension of {self.path.name}; got {unknown('extension', text, self.names)}")
+        return None
 
     def label(self, index: int) -> str:
         """``file.fits[NAME]``, for messages."""

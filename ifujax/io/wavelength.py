@@ -136,10 +136,10 @@ def wavelength_from_vector(values: np.ndarray, n: int, unit: str, ctype: str, wh
     vector = np.asarray(values, dtype=np.float64).squeeze()
     if vector.shape != (n,):
         raise DataError(
-            f"wavelength must be a vector of {n} values, one per plane of the cube; got shape {np.shape(values)} in {where}."
+            f"wavelength must be a vector of {n} values, one per pixel of the data; got shape {np.shape(values)} in {where}."
         )
     return _finish(
-        vector, unit.strip(), ctype, where, (), "BUNIT", "Reverse the vector and every plane of the cube, e.g. data[::-1]."
+        vector, unit.strip(), ctype, where, (), "BUNIT", "Reverse the vector and all planes along it, e.g. data[::-1]."
     )
 
 

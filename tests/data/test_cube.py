@@ -192,9 +192,9 @@ def test_release_drops_pages_and_keeps_the_data(tmp_path):
     path = tmp_path / "plane.raw"
     np.ones((12, 4, 5), dtype=">f4").tofile(path)
     cube = make(values=np.memmap(path, dtype=">f4", mode="r", shape=(12, 4, 5))).cut(4546, 4560)
-    from ifujax.data.cube import _memory_map
+    from ifujax.data.spaxels import memory_map
 
-    assert isinstance(_memory_map(cube.values), mmap.mmap)
+    assert isinstance(memory_map(cube.values), mmap.mmap)
     cube.release()
     assert cube.values.sum() == cube.values.size
     make().release()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import warnings
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -14,35 +16,10 @@ from astropy.wcs import WCS, FITSFixedWarning
 
 from ifujax.errors import DataError, IfujaxWarning, UsageError
 from ifujax.io.cubes import read_cube
+from ifujax.io.spectra import read_spectrum
 from ifujax.io.wavelength import angstrom_per
-
-SHAPE = (20, 4, 5)
-LINEAR = {"CRVAL3": 5000.0, "CRPIX3": 1.0, "CD3_3": 2.0, "CTYPE3": "AWAV", "CUNIT3": "Angstrom"}
-SKY = {
-    "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 63.0, "CRVAL2": 10.0, "CRPIX1": 2.0, "CRPIX2": 2.0,
-    "CD1_1": -5e-5, "CD2_2": 5e-5, "CUNIT1": "deg", "CUNIT2": "deg",
-}  # fmt: skip
-
-
-def data() -> np.ndarray:
-    return np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE) + 1
-
-
-def image(name: str, array: np.ndarray, cards: dict | None = None) -> fits.ImageHDU:
-    hdu = fits.ImageHDU(array, name=name)
-    hdu.header.update(cards or {})
-    return hdu
-
-
-def write(path: Path, *hdus, primary: dict | None = None) -> Path:
-    first = fits.PrimaryHDU()
-    first.header.update(primary or {})
-    fits.HDUList([first, *hdus]).writeto(path)
-    return path
-
-
-def generic(path: Path, cards: dict | None = None, *more, primary: dict | None = None) -> Path:
-    return write(path, image("SCI", data(), (LINEAR | SKY) if cards is None else cards), *more, primary=primary)
+from ifujax.lines.config import LoadingOptions
+from tests.io.files import LINEAR, SHAPE, SKY, data, generic, image, write
 
 
 def muse(path: Path) -> Path:
@@ -50,6 +27,12 @@ def muse(path: Path) -> Path:
     quality[3] = 1
     cards = LINEAR | SKY | {"BUNIT": "10**(-20)*erg/s/cm**2/Angstrom", "HDUCLASS": "ESO"}
     return write(path, image("DATA", data(), cards), image("STAT", data() * 0 + 4), image("DQ", quality))
+
+
+def test_readers_take_what_a_configuration_can_say():
+    said = {field.name for field in fields(LoadingOptions)}
+    assert said <= set(signature(read_cube).parameters)
+    assert said - {"spatial_mask", "nan_spaxels", "vortab"} <= set(signature(read_spectrum).parameters)
 
 
 # What is recognised
@@ -243,7 +226,7 @@ def test_wavelength_vector(tmp_path):
     path = generic(tmp_path / "c.fits", {}, vector, table, image("SHORT", waves[:5], {"BUNIT": "um"}))
     for name in ("WAVE", "TAB"):
         np.testing.assert_allclose(read_cube(path, wavelength=name).wavelength, waves * 1e4)
-    with pytest.raises(DataError, match="20 values, one per plane"):
+    with pytest.raises(DataError, match="20 values, one per pixel"):
         read_cube(path, wavelength="SHORT")
 
 

@@ -1,0 +1,121 @@
+"""An image made from a cube, with its variance and coordinates."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
+from astropy.wcs import WCS
+
+from ifujax.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ifujax.plotting.maps import MapKind
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Image:
+    """An image with what is needed to show and write it.
+
+    Parameters
+    ----------
+    values : (y, x) array
+        NaN where there is nothing.
+    variance : (y, x) array, optional
+    unit : str
+        Of `values`.
+    title : str
+    kind : "flux", "velocity", "dispersion" or "snr"
+        How it is drawn.
+    celestial : `~astropy.wcs.WCS`, optional
+        The two spatial axes.
+    cards : mapping of str to (value, comment)
+        Header cards that say how it was made.
+
+    Raises
+    ------
+    DataError
+        If the shapes disagree.
+    """
+
+    values: np.ndarray
+    variance: np.ndarray | None = None
+    unit: str = ""
+    title: str = ""
+    kind: MapKind = "flux"
+    celestial: WCS | None = None
+    cards: Mapping[str, tuple[object, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.values) != 2:
+            raise DataError(f"values must have two axes (y, x); got shape {np.shape(self.values)}. Give an image.")
+        if self.variance is not None and np.shape(self.variance) != np.shape(self.values):
+            raise DataError(
+                f"variance must have the shape of the image, {np.shape(self.values)}; got {np.shape(self.variance)}. "
+                "Give planes of one image."
+            )
+
+    def __repr__(self) -> str:
+        ny, nx = self.shape
+        extra = "" if self.variance is None else ", variance"
+        return f"<Image {self.title}: {ny} x {nx} pixels (y, x), unit {self.unit or 'none'}{extra}>"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(y, x)``."""
+        ny, nx = np.shape(self.values)
+        return int(ny), int(nx)
+
+    @property
+    def error(self) -> np.ndarray | None:
+        """1 sigma, (y, x), or None."""
+        return None if self.variance is None else np.sqrt(self.variance)
+
+    def write(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write extensions ``SCI`` and, where there is one, ``VAR`` to a FITS file; return its path.
+
+        Raises
+        ------
+        UsageError
+            If the file exists and `overwrite` is false.
+        DataError
+            If it can't be written.
+        """
+        from ifujax.io.output import atomic_path
+
+        coordinates = fits.Header()
+        if self.celestial is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", AstropyWarning)
+                coordinates = self.celestial.to_header()
+        first = fits.PrimaryHDU()
+        for card, (value, comment) in self.cards.items():
+            first.header[card] = (value, comment)
+        hdus = fits.HDUList([first])
+        units = {"SCI": self.unit, "VAR": f"({self.unit})**2" if self.unit else ""}
+        for name, plane in (("SCI", self.values), ("VAR", self.variance)):
+            if plane is None:
+                continue
+            hdu = fits.ImageHDU(np.asarray(plane, dtype=np.float64), header=coordinates, name=name)
+            if units[name]:
+                hdu.header["BUNIT"] = units[name]
+            for card, (value, comment) in self.cards.items():
+                hdu.header[card] = (value, comment)
+            hdus.append(hdu)
+        with atomic_path(path, overwrite) as temporary:
+            hdus.writeto(temporary)
+        return Path(path)
+
+    def plot(self) -> Figure:
+        """Return a figure of the image."""
+        from ifujax.data.figures import image_figure
+
+        return image_figure(self)
