@@ -7,8 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ifujax.errors import UsageError
+from ifujax.errors import UsageError, unknown
 from ifujax.inference.declarations import Bounded, Declaration, Tied
+
+Shape = Literal["gaussian", "gauss_hermite", "lorentzian", "voigt"]
+SHAPE_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "gaussian": ("velocity", "velocity_dispersion"),
+    "gauss_hermite": ("velocity", "velocity_dispersion", "h3", "h4"),
+    "lorentzian": ("velocity", "velocity_dispersion"),
+    "voigt": ("velocity", "velocity_dispersion", "lorentz_fwhm"),
+}
+"""Parameters of each shape of line, beside its strength."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,10 +25,22 @@ class Kinematics:
     """Velocity and intrinsic velocity dispersion (km/s), shared by every line that is given this object.
 
     Two separate objects are two kinematic components, even when they look alike.
+
+    Parameters
+    ----------
+    velocity, velocity_dispersion : declaration
+        km/s. The `velocity_dispersion` of a Lorentzian is its FWHM / 2.3548, so that widths compare.
+    h3, h4 : declaration
+        Gauss-Hermite coefficients (van der Marel & Franx 1993), of lines of that shape.
+    lorentz_fwhm : declaration
+        Width of the Lorentzian part of Voigt profiles, km/s.
     """
 
     velocity: Declaration = Bounded(-1000.0, 1000.0, start=0.0)
     velocity_dispersion: Declaration = Bounded(1.0, 1000.0, start=100.0)
+    h3: Declaration = Bounded(-0.3, 0.3, start=0.0)
+    h4: Declaration = Bounded(-0.3, 0.3, start=0.0)
+    lorentz_fwhm: Declaration = Bounded(0.0, 2000.0, start=50.0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +59,14 @@ class Line:
         Integrated flux (data unit x Angstrom). Non-negative by default.
     amplitude : declaration, optional
         Peak instead of flux, as IFSCube does: ``amplitude = flux c / (sqrt(2 pi) sigma lambda0)``
-        with the observed `sigma` (km/s). Give one of the two, not both.
+        with the observed `sigma` (km/s). Give one of the two, not both. The amplitude of a Gauss-Hermite
+        line is that of its Gaussian part.
+    shape : "gaussian", "gauss_hermite", "lorentzian" or "voigt"
+    continuum_windows : (blue0, blue1, red0, red1), optional
+        Rest Angstrom: the equivalent width is measured against a straight line through the fitted
+        continuum in these two windows, instead of the fitted continuum itself.
+
+    Absorption is a negative flux or amplitude: give bounds that allow it.
     """
 
     name: str
@@ -46,8 +74,12 @@ class Line:
     kinematics: Kinematics
     flux: Declaration | None = None
     amplitude: Declaration | None = None
+    shape: Shape = "gaussian"
+    continuum_windows: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
+        if self.shape not in SHAPE_PARAMETERS:
+            raise UsageError(unknown("shape", self.shape, SHAPE_PARAMETERS))
         if not self.name or "." in self.name or self.name != self.name.strip():
             raise UsageError(f"line name must be non-empty and hold no period or outer blanks; got {self.name!r}.")
         if not self.rest_wavelength > 0:
@@ -61,6 +93,11 @@ class Line:
     def strength(self) -> Literal["flux", "amplitude"]:
         """The name of the parameter that sets how strong the line is."""
         return "flux" if self.flux is not None else "amplitude"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the line's parameters: its strength, then those of its shape."""
+        return (self.strength, *SHAPE_PARAMETERS[self.shape])
 
     @property
     def strength_declaration(self) -> Declaration:
@@ -123,12 +160,15 @@ class EmissionModel:
         Mean over each pixel (right for any sampling) or the value at its centre (as IFSCube).
     lsf : LSF, optional
         With it, `velocity_dispersion` is intrinsic; without, it is the observed one.
+    h4_convention : "textbook" or "ifscube"
+        IFSCube 1.3 has the constant of H4 with the wrong sign; for sampled profiles only.
     """
 
     lines: tuple[Line, ...]
     continuum_degree: int | None = 1
     profile: Literal["integrated", "sampled"] = "integrated"
     lsf: LSF | None = None
+    h4_convention: Literal["textbook", "ifscube"] = "textbook"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", tuple(self.lines))
@@ -138,6 +178,11 @@ class EmissionModel:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UsageError(f"line names must be unique; got {', '.join(twice)} more than once. Rename one.")
+        if self.h4_convention not in ("textbook", "ifscube") or (self.h4_convention == "ifscube" and self.profile != "sampled"):
+            raise UsageError(
+                f"h4_convention must be 'textbook', or 'ifscube' with profile='sampled'; got {self.h4_convention!r} "
+                f"and {self.profile!r}."
+            )
         if self.profile not in ("integrated", "sampled"):
             raise UsageError(f"profile must be 'integrated' or 'sampled'; got {self.profile!r}.")
         if self.continuum_degree is not None and self.continuum_degree < 0:
@@ -183,6 +228,43 @@ class FitOptions:
     """Multiply the errors by sqrt(reduced chi2)."""
     instrument_dispersion: float = 1.0
     """Pixels per independent datum: divides the pixel count in the degrees of freedom only."""
+    fixed: bool = False
+    """Evaluate the declared guesses without a fit."""
+    guess_parameters: bool = False
+    """Try moments of the data about each guess (within 3 sigma) as one more start."""
+    trivial: bool = False
+    """Try lines at the noise level with the declared guesses as one more start."""
+    test_jacobian: bool = False
+    """Blank every quantity of a line that has a parameter without any effect on chi2."""
+    minimum_good_fraction: float = 0.0
+    """Spaxels with a smaller share of usable pixels in the window are not fitted."""
+    sig_threshold: float = 0.0
+    """Lines whose flux is below this times its error are blanked."""
+    individual_spec: tuple[int, int] | Literal["peak", "cofm"] | None = None
+    """Fit one spaxel only: ``(x, y)``, 0-based; the brightest; or the centre of light."""
+    refit: bool = False
+    """Fit all spaxels again, started from the median of their neighbours."""
+    refit_radius: float = 3.0
+    """Pixels."""
+    bounds_change: tuple[float, ...] = ()
+    """Half-widths of the bounds about the neighbours' median: share of the amplitude, km/s, km/s[, h3, h4]; () leaves them."""
+    bound_range: float = 0.0
+    """Half-width of the same bounds as a share of what the neighbours have, for all but velocities; 0 leaves them."""
+    spiral_center: tuple[float, float] | Literal["peak", "cofm"] | None = None
+    """Where the rings of a refit begin: ``(x, y)``, 0-based; None is the middle of the image."""
+    spiral_loop: bool = False
+    """With `ifscube_compat`: a refit goes in rings, not row by row."""
+    coherence: float = 0.0
+    """Among minima of a spaxel whose chi2 is within this of the lowest, the one closest to the neighbours is kept."""
+    monte_carlo: int = 0
+    """Noise realisations whose scatter replaces the errors."""
+    seed: int = 0
+    """Of the Monte Carlo noise."""
+    ifscube_compat: bool = False
+    """Reproduce IFSCube 1.3, its faults included."""
+    verbose: bool = False
+    disp: bool = False
+    """Print the solution of every spectrum."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +283,32 @@ class LoadingOptions:
     wcs_axis: int | None = None
     spatial_mask: str | int | None = None
     flags_zero_is_bad: bool = False
+    nan_spaxels: Literal["all", "any"] | None = None
+    """Also skip spaxels whose data or stellar spectrum are all NaN, or hold any NaN."""
+    vortab: str | int | None = None
+    """Table of Voronoi bins: every bin is fitted once."""
+    flag_bits: int | None = None
+    """Sum of the bits of `flags` that are bad; None: those of the instrument, else any."""
+    instrument: Literal["muse", "manga", "jwst", "pycasso", "gmos"] | None = None
+    """Read the file as this instrument's."""
+
+
+@dataclass(frozen=True)
+class EquivalentWidthOptions:
+    """How fluxes and equivalent widths are read off the data."""
+
+    sigma_factor: float = 5.0
+    """Half-width of the window, in observed sigma."""
+
+
+@dataclass(frozen=True)
+class VelocityWidthOptions:
+    """Widths that hold a share of the flux (W80 and the like), of lines one by one or summed."""
+
+    groups: tuple[tuple[str, ...], ...]
+    """Names of the lines that make up one profile each."""
+    width: float = 80.0
+    """Per cent of the flux."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +329,8 @@ class LineFitConfig:
     continuum: ContinuumOptions = ContinuumOptions()
     fit: FitOptions = FitOptions()
     loading: LoadingOptions = LoadingOptions()
+    equivalent_width: EquivalentWidthOptions = EquivalentWidthOptions()
+    velocity_width: VelocityWidthOptions | None = None
     output: OutputOptions = OutputOptions()
     source: Path | None = None
     text: Mapping[str, str] = field(default_factory=dict)
@@ -229,13 +339,17 @@ class LineFitConfig:
 
 __all__ = [
     "LSF",
+    "SHAPE_PARAMETERS",
     "ContinuumOptions",
     "EmissionModel",
+    "EquivalentWidthOptions",
     "FitOptions",
     "Kinematics",
     "Line",
     "LineFitConfig",
     "LoadingOptions",
     "OutputOptions",
+    "Shape",
     "Tied",
+    "VelocityWidthOptions",
 ]

@@ -1,141 +1,211 @@
-"""From the feature sections of a configuration file to the lines of a model."""
+"""The feature sections of a configuration file: what each says, and whose kinematics it uses."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ifujax.errors import UsageError, unknown
-from ifujax.inference.constraints import dependency_order
-from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
-from ifujax.lines.config import Kinematics, Line
-from ifujax.lines.dialect_grammar import KEYWORDS, MODEL_NAMES, Triple, read_triple, rewrite
-from ifujax.lines.dialect_options import Unreadable, number, quoted
+from ifujax.lines.config import SHAPE_PARAMETERS, Shape
+from ifujax.lines.dialect_2018 import TO_KMS, in_kms
+from ifujax.lines.dialect_grammar import KEYWORDS, Reference, Triple, read_triple
+from ifujax.lines.dialect_values import Unreadable, quoted
 
-LOWEST_SIGMA = 1.0
-"""km/s; the lower bound of a sigma that is given none, or one of 0 or less: a width of zero is no profile."""
+MODEL_NAMES = {"sigma": "velocity_dispersion"}
+"""Parameters whose name in the model differs from that in a configuration file."""
 
-_KINEMATIC = ("velocity", "sigma")
+SHARED = ("velocity", "sigma")
+"""What all members of a k_group take from its first member."""
 
+OWN = tuple(dict.fromkeys(name for names in SHAPE_PARAMETERS.values() for name in names[2:]))
+"""Parameters of some shapes only."""
 
-@dataclass
-class _Feature:
-    """One section while it is read. `owner` is the feature whose velocity and sigma it uses."""
-
-    name: str
-    rest_wavelength: float
-    strength: str
-    triples: dict[str, Triple]
-    written: Mapping[str, str]
-    k_group: int | None
-    fixed: bool
-    owner: str = ""
-
-
-@dataclass
-class _Constraints:
-    """The names that each parameter of the model depends on, and where the file says so."""
-
-    depends: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    where: dict[str, str] = field(default_factory=dict)
-
+_SYNONYMS = {"velocity_dispersion": "sigma", "h_3": "h3", "h_4": "h4"}
+_ALIKE = 0.1  # relative difference up to which a group's members agree, once in km/s
+_LARGEST = 1e6  # km/s: an infinite bound is unlike a finite one
 
 Note = Callable[[str, str], None]
 """``note(option, reason)`` collects what is to be warned of."""
 
 
-def build_lines(
-    sections: Mapping[str, Mapping[str, str]], values: Mapping[str, Mapping[str, object]], note: Note
-) -> tuple[Line, ...]:
-    """Make the lines of a model.
+@dataclass
+class Feature:
+    """One section.
+
+    `triples` are in the model's units (km/s) whatever the dialect; `written` holds their texts, and `spelling` the names of
+    these options in the file where they differ. `owners` names the feature whose declaration a kinematic parameter follows.
+    """
+
+    name: str
+    rest_wavelength: float
+    shape: Shape
+    strength: str
+    angstrom: bool
+    """Whether it is of the 2018 dialect: its centre and sigma are in Angstrom."""
+    triples: dict[str, Triple]
+    written: Mapping[str, str]
+    spelling: Mapping[str, str]
+    k_group: int | None
+    fixed: bool
+    continuum_windows: tuple[float, float, float, float] | None
+    owner: str = ""
+    owners: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Its parameters, as a file names them."""
+        return (self.strength, *SHARED, *(name for name in OWN if name in SHAPE_PARAMETERS[self.shape]))
+
+    def where(self, option: str) -> str:
+        """Section and option, for messages."""
+        return f"[{self.name}] {self.spelling.get(option, option)}"
+
+    def in_units(self, option: str) -> bool:
+        """Whether the option is written in Angstrom."""
+        return self.angstrom and option in TO_KMS
+
+
+def read_feature(
+    name: str, written: Mapping[str, str], values: Mapping[str, Any], function: Shape, given: Iterable[str], note: Note
+) -> Feature:
+    """Read one section.
 
     Parameters
     ----------
-    sections : mapping
-        ``{feature: {option: text}}``, options by their canonical names.
-    values : mapping
-        The same with the values read.
+    name : str
+    written, values : mapping
+        Texts and values of its options, by canonical names.
+    function : str
+        Shape of lines whose section doesn't say.
+    given : iterable of str
+        The options as spelled in the file.
     note : callable
         Collects warnings.
 
     Raises
     ------
     UsageError
-        For missing options, bad triples, unknown names in constraints, and cyclic constraints.
+        For options that are missing, contradict one another, or can't be read.
     """
-    features = {name: _read(name, sections[name], values[name]) for name in sections}
-    _assign_owners(features, note)
-
-    def resolver(where: str) -> Callable[[str, str], str]:
-        return lambda feature, parameter: _model_name(features, feature, parameter, where)
-
-    constraints = _Constraints()
-    kinematics: dict[str, Kinematics] = {}
-    for feature in features.values():
-        if feature.owner == feature.name:
-            velocity, sigma = (_declare(feature, option, features, resolver, constraints, note) for option in _KINEMATIC)
-            kinematics[feature.name] = Kinematics(velocity, sigma)
-    first_fixed = next((feature for feature in features.values() if feature.fixed), None)
-    lines = []
-    for feature in features.values():
-        if feature.fixed and first_fixed is not None and feature is not first_fixed:
-            strength: Declaration = _in_ratio(feature, first_fixed, note)
-        else:
-            strength = _declare(feature, feature.strength, features, resolver, constraints, note)
-        amplitude, flux = (strength if feature.strength == kind else None for kind in ("amplitude", "flux"))
-        lines.append(Line(feature.name, feature.rest_wavelength, kinematics[feature.owner], flux=flux, amplitude=amplitude))
-    dependency_order(constraints.depends, constraints.where)
-    return tuple(lines)
-
-
-def _read(name: str, written: Mapping[str, str], values: Mapping[str, object]) -> _Feature:
-    if "rest_wavelength" not in values:
-        raise UsageError(f"[{name}] must have rest_wavelength; got none. Give it in Angstrom (every section is a feature).")
+    angstrom = _is_2018(name, values, given)
+    shape: Shape = values.get("function", function)
     strengths = [option for option in ("amplitude", "flux") if option in values]
     if len(strengths) != 1:
         got = "both" if strengths else "none"
         raise UsageError(f"[{name}] must have amplitude or flux, one of the two; got {got}. For example 'amplitude: peak, 0:'.")
-    triples = {}
-    for option in (*strengths, *_KINEMATIC):
-        if option in written:
-            triples[option] = _triple(name, option, written[option])
-    sigma = triples.get("sigma")
-    if sigma is not None and not (float(sigma.guess) > 0 and sigma.upper > 0):
-        raise UsageError(f"[{name}] sigma must be positive; got {quoted(written['sigma'])}. Give km/s.")
-    return _Feature(
+    spelling = {"velocity": "wavelength"} if angstrom else {}
+    strength = strengths[0]
+    if angstrom and strength == "flux" and shape == "gaussian":
+        # In 2018 `flux` is the peak of a Gaussian, and the integral of a Gauss-Hermite profile.
+        strength, spelling["amplitude"] = "amplitude", "flux"
+    texts = {
+        option: written[spelling.get(option, option)] for option in (strength, *SHARED, *OWN) if _has(written, spelling, option)
+    }
+    feature = Feature(
         name,
-        float(values["rest_wavelength"]),  # type: ignore[arg-type]
-        strengths[0],
-        triples,
-        written,
-        values.get("k_group"),  # type: ignore[arg-type]
+        math.nan,
+        shape,
+        strength,
+        angstrom,
+        {},
+        texts,
+        spelling,
+        values.get("k_group"),
         bool(values.get("fixed", False)),
+        values.get("continuum_windows"),
     )
+    for option in texts:
+        triple = _triple(feature, option)
+        if option in feature.parameters:
+            feature.triples[option] = triple
+        else:
+            shapes = " or ".join(each for each, names in SHAPE_PARAMETERS.items() if option in names)
+            note(feature.where(option), f"no effect here, because only {shapes} lines have it")
+    feature.rest_wavelength = _centre(feature) if angstrom else float(values["rest_wavelength"])
+    if angstrom:
+        _to_kms(feature)
+    _check_widths(feature)
+    return feature
 
 
-def _triple(name: str, option: str, text: str) -> Triple:
+def _has(written: Mapping[str, str], spelling: Mapping[str, str], option: str) -> bool:
+    return spelling.get(option, option) in written
+
+
+def _is_2018(name: str, values: Mapping[str, Any], given: Iterable[str]) -> bool:
+    """Whether a section gives its line's centre as ``wavelength``."""
+    if "rest_wavelength" in values:
+        if "wavelength" in values:
+            raise UsageError(
+                f"[{name}] must have rest_wavelength (sigma in km/s) or wavelength (sigma in Angstrom); got both. Remove one."
+            )
+        return False
+    if "wavelength" not in values:
+        raise UsageError(f"[{name}] must have rest_wavelength; got none. Give it in Angstrom (every section is a feature).")
+    for option in given:
+        if option in ("velocity", "velocity_dispersion"):
+            raise UsageError(
+                f"[{name}] must not have {option} beside wavelength, with which centre and sigma are in Angstrom; got both. "
+                "Write rest_wavelength for velocities in km/s, or bounds after the wavelength."
+            )
+    return True
+
+
+def _triple(feature: Feature, option: str) -> Triple:
+    text = feature.written[option]
     try:
         return read_triple(text, KEYWORDS if option in ("amplitude", "flux") else ())
     except Unreadable as error:
-        raise UsageError(f"[{name}] {option} must {error.requirement}; got {quoted(text)}. {error.advice}".rstrip()) from None
+        raise UsageError(
+            f"{feature.where(option)} must {error.requirement}; got {quoted(text)}. {error.advice}".rstrip()
+        ) from None
 
 
-def _assign_owners(features: Mapping[str, _Feature], note: Note) -> None:
-    """Find whose velocity and sigma each feature uses: those of its group's first member."""
-    leaders: dict[int, _Feature] = {}
-    fixed_owner: dict[int, _Feature] = {}
+def _centre(feature: Feature) -> float:
+    rest = float(feature.triples["velocity"].guess)
+    if not rest > 0:
+        raise UsageError(
+            f"{feature.where('velocity')} must be positive; got {quoted(feature.written['velocity'])}. Give Angstrom."
+        )
+    return rest
+
+
+def _to_kms(feature: Feature) -> None:
+    for option in SHARED:
+        if option not in feature.triples:
+            continue
+        triple = in_kms(feature.triples[option], option, feature.rest_wavelength)
+        if not math.isfinite(float(triple.guess)):
+            raise UsageError(
+                f"{feature.where(option)} must be a number of Angstrom; got {quoted(feature.written[option])}. Correct it."
+            )
+        feature.triples[option] = triple
+
+
+def _check_widths(feature: Feature) -> None:
+    sigma, lorentz = feature.triples.get("sigma"), feature.triples.get("lorentz_fwhm")
+    unit = "Angstrom" if feature.angstrom else "km/s"
+    if sigma is not None and not (float(sigma.guess) > 0 and sigma.upper > 0):
+        raise UsageError(f"{feature.where('sigma')} must be positive; got {quoted(feature.written['sigma'])}. Give {unit}.")
+    if lorentz is not None and not (float(lorentz.guess) >= 0 and lorentz.upper >= 0):
+        got = quoted(feature.written["lorentz_fwhm"])
+        raise UsageError(f"{feature.where('lorentz_fwhm')} must not be negative; got {got}. Give km/s.")
+
+
+def assign_owners(features: Mapping[str, Feature], note: Note) -> None:
+    """Find whose kinematics each feature uses: those of its group's first member.
+
+    A parameter that only some shapes have belongs to the first member of such a shape.
+    """
+    leaders: dict[int, Feature] = {}
+    fixed_owner: dict[int, Feature] = {}
     for feature in features.values():
         feature.owner = feature.name
         leader = feature if feature.k_group is None else leaders.setdefault(feature.k_group, feature)
         if leader is feature:
-            for option in _KINEMATIC:
-                if option not in feature.triples:
-                    raise UsageError(
-                        f"[{feature.name}] {option} must be given; got none. "
-                        "Only the second and later members of a k_group may leave it out."
-                    )
+            _require_kinematics(feature)
             continue
         _note_own_kinematics(feature, leader, note)
         if leader.fixed and not feature.fixed:
@@ -149,157 +219,83 @@ def _assign_owners(features: Mapping[str, _Feature], note: Note) -> None:
         # A fixed member stays at the leader's guess, while the leader is fitted.
         group = feature.k_group if feature.k_group is not None else 0
         feature.owner = fixed_owner.setdefault(group, feature).name
-        feature.triples |= {option: replace(leader.triples[option], relation="", expression="") for option in _KINEMATIC}
+        feature.triples |= {
+            option: replace(triple, relation="", expression="")
+            for option, triple in leader.triples.items()
+            if option in feature.parameters and option != leader.strength
+        }
+    for feature in features.values():
+        members = [other for other in features.values() if other.owner == feature.owner]
+        for option in feature.parameters[1:]:
+            first = next(other for other in members if option in other.parameters)
+            feature.owners[option] = feature.owner if option in SHARED else first.name
+            if option in OWN and feature is not first:
+                _hand_over(feature, first, option, note)
 
 
-def _note_own_kinematics(feature: _Feature, leader: _Feature, note: Note) -> None:
-    for option in _KINEMATIC:
-        triple = feature.triples.get(option)
-        if triple is None or triple == leader.triples[option]:
-            continue
-        if triple.relation:
+def _require_kinematics(feature: Feature) -> None:
+    for option in SHARED:
+        if option not in feature.triples:
             raise UsageError(
-                f"[{feature.name}] {option} must have no constraint: its k_group takes {option} from [{leader.name}]; "
-                f"got {quoted(feature.written[option])}. Write the constraint in [{leader.name}]."
+                f"{feature.where(option)} must be given; got none. "
+                "Only the second and later members of a k_group may leave it out."
             )
-        note(f"[{feature.name}] {option}", "no effect here, because a k_group takes velocity and sigma from its first member")
 
 
-def _model_name(features: Mapping[str, _Feature], name: str, parameter: str, where: str) -> str:
+def _note_own_kinematics(feature: Feature, leader: Feature, note: Note) -> None:
+    for option in SHARED:
+        if option in feature.triples:
+            _note_difference(feature, leader, option, note)
+
+
+def _hand_over(feature: Feature, first: Feature, option: str, note: Note) -> None:
+    """Give the first member what it has not been given itself, or say that a later member's has no effect."""
+    if option not in feature.triples:
+        return
+    if option not in first.triples:
+        first.triples[option] = feature.triples[option]
+        first.written = {**first.written, option: feature.written.get(option, "")}
+    else:
+        _note_difference(feature, first, option, note)
+
+
+def _note_difference(feature: Feature, leader: Feature, option: str, note: Note) -> None:
+    triple, of_leader = feature.triples[option], leader.triples[option]
+    where = feature.where(option)
+    if triple.relation and triple != of_leader:
+        raise UsageError(
+            f"{where} must have no constraint: its k_group takes {option} from [{leader.name}]; "
+            f"got {quoted(feature.written[option])}. Write the constraint in [{leader.name}]."
+        )
+    if feature.in_units(option) or leader.in_units(option):
+        # In 2018 every member gave its own, in Angstrom; a wavelength without bounds is a rest wavelength and no more.
+        said = option != "velocity" or triple.bounded
+        if said and not _alike(triple, of_leader):
+            note(where, "no effect here, because a k_group takes centre and sigma (once in km/s) from its first member")
+    elif triple != of_leader:
+        what = "velocity and sigma" if option in SHARED else option
+        note(where, f"no effect here, because a k_group takes {what} from its first member")
+
+
+def _alike(a: Triple, b: Triple) -> bool:
+    pairs = [(float(a.guess), float(b.guess)), (a.lower, b.lower), (a.upper, b.upper)]
+    return all(x == y or abs(x - y) <= _ALIKE * min(max(abs(x), abs(y)), _LARGEST) for x, y in pairs)
+
+
+def resolve(features: Mapping[str, Feature], name: str, parameter: str, angstrom: bool, where: str) -> Reference:
+    """Return the reference that a constraint means, or raise UsageError for a parameter that the feature hasn't got."""
     feature = features[name]
-    known = (feature.strength, *_KINEMATIC)
     parameter = parameter.lower()
-    if parameter == "velocity_dispersion":
-        parameter = "sigma"
+    parameter = _SYNONYMS.get(parameter, parameter)
+    if parameter == "flux" and feature.spelling.get("amplitude") == "flux":
+        parameter = "amplitude"
+    known = (*feature.parameters, *(("wavelength",) if angstrom else ()))
     if parameter not in known:
         raise UsageError(f"{where}: " + unknown(f"parameter of {name}", parameter, known))
-    owner = feature.owner if parameter in _KINEMATIC else name
-    return f"{owner}.{MODEL_NAMES[parameter]}"
+    return Reference(name, parameter)
 
 
-def _declare(
-    feature: _Feature,
-    option: str,
-    features: Mapping[str, _Feature],
-    resolver: Callable[[str], Callable[[str, str], str]],
-    constraints: _Constraints,
-    note: Note,
-) -> Declaration:
-    """Turn one triple into a declaration."""
-    where = f"[{feature.name}] {option}"
-    triple = feature.triples[option]
-    if feature.fixed:
-        if triple.relation:
-            note(where, "constraints on features with 'fixed: yes' have no effect")
-            triple = replace(triple, relation="", expression="")
-        if option in _KINEMATIC:
-            return Fixed(float(triple.guess))
-    if option == "sigma" and triple.lower <= 0:
-        triple = replace(triple, lower=min(LOWEST_SIGMA, 0.01 * min(float(triple.guess), triple.upper)))
-    if not triple.relation:
-        return _bounded(triple, where, feature.written.get(option, ""), note)
-    expression = rewrite(triple.expression, features, option, resolver(where), where)
-    if not expression.names:
-        return _limited(triple, float(expression({})), where, feature.written[option], note)
-    target = _model_name(features, feature.name, option, where)
-    constraints.depends[target] = expression.names
-    constraints.where[target] = where
-    if triple.relation == "=":
-        if triple.lower == triple.upper:
-            raise UsageError(
-                f"{where} must have bounds with room between them, or no equality; "
-                f"got {quoted(feature.written[option])}. Remove one of the two."
-            )
-        lower = feature.triples[option].lower  # the floor of a sigma is no bound that the user set
-        return Tied(expression.text, lower, triple.upper)
-    bounded = _bounded(triple, where, feature.written[option], note)
-    if isinstance(bounded, Fixed):
-        raise UsageError(
-            f"{where} must have bounds with room between them; got {quoted(feature.written[option])}. Remove the constraint."
-        )
-    return replace(bounded, **{"below" if triple.relation == "<" else "above": expression.text})
-
-
-def _limited(triple: Triple, value: float, where: str, written: str, note: Note) -> Bounded | Fixed:
-    """Apply a constraint that is a plain number."""
-    outside = f"{where} must have a constraint within its bounds; got {quoted(written)}. Correct one of the two."
-    if triple.relation == "=":
-        if not triple.lower <= value <= triple.upper:
-            raise UsageError(outside)
-        return Fixed(value)
-    lower, upper = triple.lower, triple.upper
-    lower, upper = (lower, min(upper, value)) if triple.relation == "<" else (max(lower, value), upper)
-    if lower > upper:
-        raise UsageError(outside)
-    return _bounded(replace(triple, lower=lower, upper=upper), where, written, note)
-
-
-def _bounded(triple: Triple, where: str, written: str, note: Note) -> Bounded | Fixed:
-    if triple.lower == triple.upper:
-        return Fixed(triple.lower)
-    if isinstance(triple.guess, str):
-        return Bounded(triple.lower, triple.upper, start="peak" if where.endswith("amplitude") else None)
-    start = min(max(triple.guess, triple.lower), triple.upper)
-    if start != triple.guess:
-        note(where, "the first guess lies outside the bounds, so the fit starts at the nearer bound")
-    return Bounded(triple.lower, triple.upper, start=start)
-
-
-def _in_ratio(feature: _Feature, first: _Feature, note: Note) -> Tied:
-    """Tie a fixed feature to the first fixed one, in the ratio of their guesses."""
-    where = f"[{feature.name}] {feature.strength}"
-    triple, reference = feature.triples[feature.strength], first.triples.get(feature.strength)
-    if triple.relation:
-        note(where, "constraints on features with 'fixed: yes' have no effect")
-    if triple.bounded:
-        note(where, f"bounds have no effect on features with 'fixed: yes', which keep their ratio to [{first.name}]")
-    if reference is None:
-        raise UsageError(
-            f"{where} must be {first.strength}: fixed features keep their ratio to [{first.name}]. Give {first.strength} in both."
-        )
-    a, b = triple.guess, reference.guess
-    if isinstance(a, str) or isinstance(b, str):
-        if a != b:
-            raise UsageError(
-                f"{where} must give its ratio to [{first.name}], as all fixed features do; "
-                f"got {a} and {b}. Give numbers in both, or the same word."
-            )
-        ratio = 1.0
-    elif b == 0 or not math.isfinite(a / b):
-        raise UsageError(
-            f"[{first.name}] {feature.strength} must not be {b:g}: other fixed features keep their ratio to it. "
-            "Give another first guess."
-        )
-    else:
-        ratio = a / b
-    factor = repr(ratio) if ratio >= 0 else f"({ratio!r})"
-    return Tied(f"{first.name}.{feature.strength} * {factor}")
-
-
-def check_not_2018(sections: Mapping[str, Mapping[str, str]]) -> None:
-    """Raise UsageError for a section of the 2018 dialect, which has ``wavelength`` in place of ``rest_wavelength``."""
-    for name, written in sections.items():
-        if "wavelength" in written and "rest_wavelength" not in written:
-            raise UsageError(_in_2018(name, written))
-
-
-def _in_2018(name: str, written: Mapping[str, str]) -> str:
-    """Say how to write a section of the 2018 dialect today, with its own numbers where they can be read."""
-    speed_of_light = 299792.458
-    advice = "'rest_wavelength', 'velocity' and 'sigma' in km/s"
-    try:
-        centre = read_triple(written["wavelength"])
-        rest = float(centre.guess)
-        parts = [f"'rest_wavelength: {rest:g}'" if rest == float(f"{rest:g}") else f"'rest_wavelength: {rest!r}'"]
-        ends = ["" if math.isinf(end) else f"{speed_of_light * (end / rest - 1):.5g}" for end in (centre.lower, centre.upper)]
-        parts.append("'velocity: 0" + (f", {ends[0]}:{ends[1]}'" if centre.bounded else "'"))
-        width = number(re.split(",", written.get("sigma", ""))[0], "")
-        parts.append(f"'sigma: {speed_of_light * width / rest:.4g}' (km/s, its bounds too)")
-        advice = ", ".join(parts)
-    except (Unreadable, ArithmeticError):
-        pass
-    strength = ", and 'amplitude' instead of 'flux'" if "flux" in written else ""
-    return (
-        f"[{name}] must have rest_wavelength; got 'wavelength', which IFSCube's 2018 dialect has and which is not read yet. "
-        f"Write {advice} instead{strength}."
-    )
+def model_name(features: Mapping[str, Feature], name: str, parameter: str) -> str:
+    """Return the model's name of a feature's parameter, which is its group's where it is shared."""
+    owner = features[name].owners.get(parameter, name)
+    return f"{owner}.{MODEL_NAMES.get(parameter, parameter)}"

@@ -9,19 +9,11 @@ from dataclasses import dataclass
 
 from ifujax.errors import UsageError, unknown
 from ifujax.inference.constraints import Expression, parse
-from ifujax.lines.dialect_options import Unreadable, number, quoted
+from ifujax.inference.precision import working_precision
+from ifujax.lines.dialect_values import Unreadable, number, quoted
 
 KEYWORDS = ("peak", "mean", "median")
-"""First guesses of an amplitude by word. All of them let the fit look for its start in the data."""
-
-MODEL_NAMES = {
-    "amplitude": "amplitude",
-    "flux": "flux",
-    "velocity": "velocity",
-    "sigma": "velocity_dispersion",
-    "velocity_dispersion": "velocity_dispersion",
-}
-"""Names of parameters in a configuration file, and in the model."""
+"""First guesses of a strength by word. All of them let the fit look for its start in the data."""
 
 _FUNCTIONS = ("sqrt", "exp", "log", "abs", "min", "max")
 _MAX_LENGTH = 300  # characters: keeps nested brackets far from Python's recursion limit
@@ -104,27 +96,56 @@ def _side(text: str, missing: float, requirement: str) -> float:
     return missing if text.lower() in infinite else number(text, requirement)
 
 
-def rewrite(expression: str, names: Iterable[str], option: str, resolve: Callable[[str, str], str], where: str) -> Expression:
-    """Put the model's names in place of the file's, and check the arithmetic.
+@dataclass(frozen=True)
+class Reference:
+    """A parameter as a constraint names it."""
+
+    feature: str
+    parameter: str
+
+    def __str__(self) -> str:
+        return f"{self.feature}.{self.parameter}"
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """The right side of a constraint: arithmetic of references and numbers, in the units of its section."""
+
+    pieces: tuple[str | Reference, ...]
+    expression: Expression
+    """The same, parsed; it names the references."""
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        return tuple(piece for piece in self.pieces if isinstance(piece, Reference))
+
+    def text(self, write: Callable[[Reference], str]) -> str:
+        """Write it out, with each reference as `write` has it."""
+        return _joined([piece if isinstance(piece, str) else write(piece) for piece in self.pieces])
+
+    def number(self) -> float:
+        """Return the value of arithmetic of numbers alone."""
+        with working_precision("float64"):
+            return float(self.expression({}))
+
+
+def read_constraint(
+    expression: str, names: Iterable[str], option: str, resolve: Callable[[str, str], Reference], where: str
+) -> Constraint:
+    """Find the parameters that an expression names, and check the arithmetic.
 
     Parameters
     ----------
     expression : str
-        Arithmetic of numbers and of ``feature.parameter``, ``[feature].parameter``, or a
-        feature alone, which means its parameter of the same kind.
+        As written in the file.
     names : iterable of str
-        The features.
+        Names of the features.
     option : str
-        The parameter that a feature alone stands for.
+        The parameter that a feature's name alone stands for.
     resolve : callable
-        ``(feature, parameter) -> name`` in the model; raises UsageError for an unknown parameter.
+        ``resolve(feature, parameter)`` returns the reference, or raises UsageError for what the feature hasn't got.
     where : str
         Section and option, for messages.
-
-    Returns
-    -------
-    Expression
-        Its `names` are empty for arithmetic of numbers alone.
 
     Raises
     ------
@@ -140,13 +161,7 @@ def rewrite(expression: str, names: Iterable[str], option: str, resolve: Callabl
         raise UsageError(f"{where} must not hold three signs in a row; got {quoted(expression)}. Correct it.")
     alternatives = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     reference = re.compile(rf"({alternatives})(?:\.([^\W\d]\w*))?(?![\w.])")
-    pieces: list[str] = []
-    used: list[str] = []
-
-    def take(feature: str, parameter: str | None) -> None:
-        name = resolve(feature, parameter or option)
-        pieces.append(name)
-        used.append(name)
+    pieces: list[str | Reference] = []
 
     position = 0
     while position < len(expression):
@@ -158,11 +173,11 @@ def rewrite(expression: str, names: Iterable[str], option: str, resolve: Callabl
             feature, _, inner = match[1].strip().partition(".")
             if feature not in names:
                 raise UsageError(f"{where}: " + unknown("feature", feature, names))
-            take(feature, match[2] or inner or None)
+            pieces.append(resolve(feature, match[2] or inner or option))
         elif match := _FUNCTION.match(expression, position):
             pieces.append(match[1])
         elif (match := reference.match(expression, position)) and not (match[2] is None and _NUMBER.fullmatch(match[1])):
-            take(match[1], match[2])
+            pieces.append(resolve(match[1], match[2] or option))
         elif (match := _NUMBER.match(expression, position)) and math.isfinite(float(match[0])):
             pieces.append(repr(float(match[0])))
         elif match := _OPERATOR.match(expression, position):
@@ -170,12 +185,12 @@ def rewrite(expression: str, names: Iterable[str], option: str, resolve: Callabl
         else:
             raise UsageError(_complaint(expression, position, names, where))
         position = match.end()
-    text = " ".join(pieces).replace("( ", "(").replace(" )", ")").replace(" ,", ",")
+    used = list(dict.fromkeys(str(piece) for piece in pieces if isinstance(piece, Reference)))
     advice = f"got {quoted(expression)}. Correct it."
     try:
-        parsed = parse(text, dict.fromkeys(used), where=where)
+        parsed = parse(_joined([str(piece) for piece in pieces]), used, where=where)
         # Values that all differ keep "1 / (a - b)" legal and find "a / 0" before any fit does.
-        value = parsed({name: 1.234 + 0.1 * i for i, name in enumerate(dict.fromkeys(used))})
+        value = parsed({name: 1.234 + 0.1 * i for i, name in enumerate(used)})
     except UsageError:
         raise UsageError(f"{where} must be arithmetic of feature.parameter and numbers; {advice}") from None
     except ArithmeticError:
@@ -184,7 +199,16 @@ def rewrite(expression: str, names: Iterable[str], option: str, resolve: Callabl
         raise UsageError(f"{where} must be less deeply nested; {advice}") from None
     if not used and (isinstance(value, complex) or not math.isfinite(value)):
         raise UsageError(f"{where} must have a finite result; {advice}")
-    return parsed
+    return Constraint(tuple(pieces), parsed)
+
+
+def _joined(pieces: Iterable[str]) -> str:
+    """Put blanks between the pieces, but not inside brackets."""
+    text, previous = "", "("
+    for piece in pieces:
+        text += piece if previous == "(" or piece in (")", ",") else f" {piece}"
+        previous = piece
+    return text
 
 
 def _complaint(expression: str, position: int, names: list[str], where: str) -> str:

@@ -6,70 +6,15 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from ifujax.errors import DataError, IfujaxWarning, UsageError
+from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference.declarations import Bounded, Fixed, Tied
-from ifujax.lines.config import LSF, LineFitConfig
-from ifujax.lines.dialect import MULTI_STARTS, parse_config, read_config
+from ifujax.lines.config import LSF
+from ifujax.lines.dialect import parse_config, read_config
+from ifujax.lines.dialect_assembly import MULTI_STARTS
+from ifujax.lines.dialect_options import FEATURE_OPTIONS, OPTIONS
+from tests.lines.dialect_texts import FIT, HA, N2, config, ha, line, refusal
 from tests.reference import reference_data
-
-FIT = """
-[fit]
-fit_continuum: yes
-fitting_window: 6450:6650
-optimize_fit: no
-verbose: no
-"""
-N2 = """
-[n2]
-rest_wavelength: 6548.04
-amplitude: peak, 0:
-velocity: 0, -300:300
-sigma: 100, 40:300
-"""
-HA = """
-[ha]
-rest_wavelength: 6562.8
-amplitude: peak, 0:
-velocity: 0, -300:300
-sigma: 100, 40:300
-"""
-
-
-def config(text: str) -> LineFitConfig:
-    """Parse text that must not warn."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return parse_config(text)
-
-
-def line(text: str, name: str = "ha"):
-    return next(item for item in config(text).model.lines if item.name == name)
-
-
-def refusal(text: str) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(UsageError) as caught:
-            parse_config(text)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def ha(**options: str | None) -> str:
-    """The [ha] section with options replaced; None leaves one out."""
-    values: dict[str, str | None] = {
-        "rest_wavelength": "6562.8",
-        "amplitude": "peak, 0:",
-        "velocity": "0, -300:300",
-        "sigma": "100, 40:300",
-    }
-    values |= options
-    return "[ha]\n" + "".join(f"{name}: {value}\n" for name, value in values.items() if value is not None)
-
 
 # --- what is understood -------------------------------------------------------------------------
 
@@ -213,7 +158,7 @@ def test_triples(text, expected):
 
 @pytest.mark.parametrize("word", ["peak", "mean", "Median"])
 def test_amplitude_by_word(word):
-    assert line(FIT + ha(amplitude=f"{word}, 0:1e-13,")).amplitude == Bounded(0, 1e-13, start="peak")
+    assert line(FIT + ha(amplitude=f"{word}, 0:1e-13,")).amplitude == Bounded(0, 1e-13, start=word.lower())
 
 
 def test_amplitude_tie_keeps_bounds_and_flux_is_ours():
@@ -310,47 +255,54 @@ def test_weights_fall_back_to_the_current_directory(tmp_path, monkeypatch):
 
 SHIPPED = [
     "halpha_cube.cfg",
+    "halpha_cube_gh.cfg",
     "halpha_gauss.cfg",
+    "halpha_gh.cfg",
+    "ngc6300_nuc.cfg",
     "whole_spectrum.cfg",
-    "ifscube/minicube_a478.cfg",
     "ifscube/halpha_cube__ngc3081.cfg",
+    "ifscube/halpha_cube_gh_norefit.cfg",
     "ifscube/halpha_cube_noconstr.cfg",
     "ifscube/halpha_gauss__manga.cfg",
     "ifscube/halpha_gauss_ngc6300.cfg",
+    "ifscube/minicube_a478.cfg",
 ]
-
-
-def shipped(name: str) -> Path:
-    return reference_data("line_fitting", *name.split("/"))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.filterwarnings("ignore::ifujax.errors.IfujaxWarning")
 def test_shipped_files_are_read(name):
-    assert len(read_config(shipped(name)).model.lines) >= 3
-
-
-def test_shipped_files_of_later_features_say_so():
-    with pytest.raises(UsageError, match="Gauss-Hermite profiles are not available yet"):
-        read_config(shipped("halpha_gh.cfg"))
-    with pytest.raises(UsageError, match=r"'rest_wavelength: 6548.04', 'velocity: 0, -457.84:457.84', 'sigma: 91.57'"):
-        read_config(shipped("ngc6300_nuc.cfg"))
+    found = read_config(reference_data("line_fitting", *name.split("/")))
+    assert len(found.model.lines) >= 3
+    hermite = "_gh" in name
+    assert {item.shape for item in found.model.lines} == {"gauss_hermite" if hermite else "gaussian"}
+    for item in found.model.lines:
+        assert item.kinematics.velocity_dispersion.lower >= 40
+        assert not hermite or item.kinematics.h3 == item.kinematics.h4 == Bounded(-0.2, 0.2, start=0.0)
 
 
 # --- what has no effect -------------------------------------------------------------------------
 
 
 def test_options_without_effect_warn_once_for_each_reason():
-    text = (
-        FIT + "spiral_loop: yes\nspiral_center: cofm\nguess_parameters: yes\n[minimization]\neps: 1e-3\nworkers: 2\nftol: 1e-4\n"
-    )
-    text += N2 + "continuum_windows: 1, 2, 3, 4\n" + HA + "continuum_windows: 1, 2, 3, 4\n"
+    text = FIT + "spiral_loop: yes\nspiral_center: cofm\nrefit_radius: 2\ndebug: yes\n"
+    text += "[minimization]\neps: 1e-3\nworkers: 2\nftol: 1e-4\npopsize: 20\nseed: 3\npolish: yes\n"
+    text += "[loading]\nweights: W\n" + N2 + "h3: 0\n" + HA + "h_3: 0\n"
     with pytest.warns(IfujaxWarning) as caught:
         found = parse_config(text)
     messages = [str(item.message) for item in caught]
-    assert len(messages) == 6
-    assert sum("[fit] spiral_loop, [fit] spiral_center: no effect here" in message for message in messages) == 1
-    assert sum("[n2] continuum_windows, [ha] continuum_windows: no effect" in message for message in messages) == 1
+    assert len(messages) == 9
+    for part in [
+        "[fit] spiral_loop, [fit] spiral_center: no effect here, because without refit",
+        "[fit] refit_radius: no effect here",
+        "[fit] debug: no effect",
+        "[minimization] eps: no effect",
+        "[minimization] popsize, [minimization] seed, [minimization] polish: no effect",
+        "[minimization] ftol: no effect",
+        "[loading] weights: no effect here, because weights beside a variance make chi2 and the errors wrong",
+        "[n2] h3, [ha] h3: no effect here, because only gauss_hermite lines have it",
+    ]:
+        assert sum(part in message for message in messages) == 1, part
     assert found.fit.tolerance == 1e-6
 
 
@@ -363,8 +315,8 @@ def test_options_without_effect_warn_once_for_each_reason():
         "trivial: no",
         "test_jacobian: off",
         "debug: no",
-        "sig_threshold: 0",
-        "fixed: no",
+        "update_bounds: no",
+        "individual_spec: no",
     ],
 )
 def test_options_that_ask_for_nothing_are_silent(option):
@@ -403,13 +355,13 @@ def test_other_warnings():
         (FIT + "fiting_window: 1:2\n" + HA, ["[fit]", "'fiting_window'", "Did you mean 'fitting_window'"]),
         (FIT + "[loading]\nvarience: ERR\n" + HA, ["[loading]", "'varience'", "Did you mean 'variance'"]),
         (FIT + ha(sigm="1"), ["[ha]", "'sigm'", "Did you mean 'sigma'"]),
-        (FIT + ha(wavelength="1"), ["[ha]", "'wavelength'", "Did you mean 'rest_wavelength'"]),
+        (FIT + ha(wavelength="1"), ["[ha]", "rest_wavelength", "wavelength", "both"]),
         (FIT + "[minimisation]\neps: 1\n" + HA, ["[minimisation]", "Did you mean 'minimization'"]),
         (FIT + "[Loading]\nvariance: ERR\n" + HA, ["[Loading]", "[loading]", "capital"]),
         ("[DEFAULT]\nsigmo: 3\n" + FIT + HA, ["[DEFAULT]", "'sigmo'", "Did you mean 'sigma'"]),
         (FIT + "profile: round\n" + HA, ["[fit] profile", "integrated or sampled", "'round'"]),
         (FIT + "method: powell\n" + HA, ["[fit] method", "slsqp"]),
-        (FIT + "function: lorentz\n" + HA, ["[fit] function", "gaussian"]),
+        (FIT + "function: triangle\n" + HA, ["[fit] function", "gaussian"]),
         (FIT + "lsf: wide\n" + HA, ["[fit] lsf", "constant 2.5"]),
         (FIT + "lsf: constant -1\n" + HA, ["[fit] lsf"]),
         (FIT + "lsf: table nowhere.txt\n" + HA, ["[fit] lsf", "must exist"]),
@@ -426,15 +378,26 @@ def test_other_warnings():
         (FIT + "[continuum]\nmode: both\n" + HA, ["[continuum] mode", "joint or rejection"]),
         (FIT + "[continuum]\nweights: nowhere.txt\n" + HA, ["[continuum] weights", "must exist", "nowhere.txt"]),
         (FIT + "[minimization]\nmaxiter: 0\n" + HA, ["[minimization] maxiter"]),
-        (FIT + "refit: yes\n" + HA, ["[fit] refit", "not available yet"]),
-        (FIT + "monte_carlo: 10\n" + HA, ["[fit] monte_carlo", "not available yet"]),
-        (FIT + "individual_spec: 3, 4\n" + HA, ["[fit] individual_spec", "not available yet"]),
-        (FIT + "fixed: yes\n" + HA, ["[fit] fixed", "not available yet"]),
-        (FIT + "function: gauss-hermite\n" + HA, ["[fit] function", "Gauss-Hermite", "not available yet"]),
-        (FIT + ha(h3="0, +- 0.2"), ["[ha] h3", "Gauss-Hermite", "not available yet"]),
-        (FIT + "[equivalent_width]\nsigma_factor: 3\n" + HA, ["[equivalent_width] sigma_factor", "not available yet"]),
+        (FIT + "monte_carlo: -1\n" + HA, ["[fit] monte_carlo", "0 or more"]),
+        (FIT + "individual_spec: 3\n" + HA, ["[fit] individual_spec", "peak, cofm"]),
+        (FIT + "individual_spec: 3, -4\n" + HA, ["[fit] individual_spec", "integers from 0"]),
+        (FIT + "individual_spec: 3.5, 4\n" + HA, ["[fit] individual_spec", "integers from 0"]),
+        (FIT + "spiral_center: middle\n" + HA, ["[fit] spiral_center", "peak, cofm"]),
+        (FIT + "bounds_change: 1, 50\n" + HA, ["[fit] bounds_change", "3 or 5"]),
+        (FIT + "bounds_change: 1, 50, 0\n" + HA, ["[fit] bounds_change", "positive"]),
+        (FIT + "minimum_good_fraction: 80\n" + HA, ["[fit] minimum_good_fraction", "0 to 1"]),
+        (FIT + "nan_spaxels: some\n" + HA, ["[fit] nan_spaxels", "all or any or other"]),
+        (FIT + "intrinsic_sigma_constr: yes\n" + HA, ["[fit] intrinsic_sigma_constr", "With lsf"]),
+        (FIT + ha(h3="0, +- x"), ["[ha] h3", "low:high"]),
+        (FIT + ha(continuum_windows="1, 2, 4"), ["[ha] continuum_windows", "blue0, blue1, red0, red1"]),
+        (FIT + ha(continuum_windows="1, 2, 4, 3"), ["[ha] continuum_windows", "ascending"]),
+        (FIT + "[equivalent_width]\nsigma_factor: -3\n" + HA, ["[equivalent_width] sigma_factor", "positive"]),
+        (FIT + "[velocity_width]\nwidth: 100\n" + HA, ["[velocity_width] width", "between 0 and 100"]),
+        (FIT + "[velocity_width]\nlines: ha + hb\n" + HA, ["[velocity_width] lines", "'hb'", "Did you mean 'ha'"]),
+        (FIT + "[velocity_width]\nlines: ha,, ha\n" + HA, ["[velocity_width] lines", "''"]),
+        (FIT + "[velocity_width]\nlines: ha +\n" + HA, ["[velocity_width] lines", "''"]),
+        (FIT + "[velocity_width]\nlines: ha + ha\n" + HA, ["[velocity_width] lines", "once"]),
         (FIT + ha(rest_wavelength=None), ["[ha]", "rest_wavelength"]),
-        (FIT + ha(rest_wavelength=None, wavelength="6562.8, +- 10", flux="1"), ["2018", "h: 6562.8'", "instead of 'flux'"]),
         (FIT + ha(rest_wavelength="abc"), ["[ha] rest_wavelength", "positive number", "'abc'"]),
         (FIT + ha(amplitude=None), ["[ha]", "amplitude or flux", "none"]),
         (FIT + ha(flux="1"), ["[ha]", "amplitude or flux", "both"]),
@@ -532,45 +495,14 @@ def test_files_that_are_no_configuration(tmp_path):
 
 
 def test_messages_name_the_file(tmp_path):
-    (tmp_path / "a.cfg").write_text(FIT + "refit: yes\n" + HA)
+    (tmp_path / "a.cfg").write_text(FIT + "refit: maybe\n" + HA)
     with pytest.raises(UsageError, match=r"a\.cfg: \[fit\] refit must"):
         read_config(tmp_path / "a.cfg")
 
 
-# --- whatever else people write -----------------------------------------------------------------
-
-WHOLE = (
-    FIT
-    + "lsf: polynomial 2.6, 1e-5 @ 7000\n[loading]\nvariance: ERR\nredshift: 0.01\n"
-    + "[minimization]\nftol: 1e-8\n[continuum]\ndegree: 2\n"
-    + N2
-    + "k_group: 0\n"
-    + ha(k_group="0", amplitude="peak, 0:1e-13, [n2] * 3.06", velocity=None, sigma=None)
-    + "[b]\nrest_wavelength: 6562.8\namplitude: 1, 0:\nvelocity: 0, +- 100\nsigma: 90, 40:900, > 2*(n2.sigma)\nfixed: no\n"
-)
-PIECES = list("[]():=,.<>+-*/%#;\n \t0123456789eEaxn_\r\v\x1c\x85\u2028é½") + [
-    "[fit]", "[", "n2.sigma", "ha", "inf", "nan", "**", "+-", "1e999", "yes", "peak", "sqrt(",
-    "\n ", "[DEFAULT]\n", "None", "%%", "0x1", "1_0", "k_group: 0\n", "fixed: yes\n", "max(",
-]  # fmt: skip
-
-
-@st.composite
-def mutated(draw) -> str:
-    text = WHOLE
-    for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(text)))
-        length = draw(st.sampled_from([0, 0, 1, 2, 5, 20]))
-        text = text[:start] + "".join(draw(st.lists(st.sampled_from(PIECES), max_size=4))) + text[start + length :]
-    return text
-
-
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(mutated())
-def test_any_text_is_read_or_refused_in_one_line(text):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", IfujaxWarning)
-        try:
-            message = parse_config(text).model.names[0]
-        except (UsageError, DataError) as error:
-            message = str(error)
-    assert len(message.splitlines()) == 1
+def test_the_documentation_names_every_option():
+    page = (Path(__file__).parents[2] / "docs" / "configuration.rst").read_text()
+    for table in (*OPTIONS.values(), FEATURE_OPTIONS):
+        for name, option in table.items():
+            for spelling in (name, *option.spellings):
+                assert f"``{spelling}``" in page, spelling
