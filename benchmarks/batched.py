@@ -20,7 +20,7 @@ from ifujax.inference.batching import pad_pixels, pixel_bucket
 from ifujax.inference.runner import Runner
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.continuum import fit_rejection, rejection_weights
-from ifujax.lines.run import pack_line_starts
+from ifujax.lines.packing import named_starts, pack_named, scaled_space
 from ifujax.lines.setup import prepare
 from ifujax.lines.start import StartFinder
 from ifujax.models.emission import COORDS_AXES
@@ -88,7 +88,8 @@ def _fitter(sample: SimulatedSpectra, precision: str) -> Callable[..., NDArray[n
             residual, values, ivar = (pad_pixels(array, n_pix) for array in (values - continuum, values, ivar))
         with _stage("start search"):
             found = finder.find(residual, ivar, 1, np.arange(len(values)))
-            space, start = pack_line_starts(setup, found, ivar)
+            space = scaled_space(setup, found, ivar)
+            start = np.concatenate([pack_named(setup, space, way, len(values)) for way in named_starts(setup, found)])
         observations = Observations(values, ivar, replace(coords, background=np.zeros((len(values), 0))), COORDS_AXES)
         return fit_batch(setup.model, space, observations, start, options=options, precision=precision).chi2
 

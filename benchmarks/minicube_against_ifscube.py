@@ -122,7 +122,7 @@ def report(theirs: Theirs, twin: ifujax.CubeFit, pixels: ifujax.CubeFit, joint: 
 
 def joint_less_two_step(joint: ifujax.CubeFit, frozen: ifujax.CubeFit) -> np.ndarray:
     """Compare on the pixels that the joint fit used: it leaves out a few outliers."""
-    rows = np.arange(joint.flat_status.size)
+    rows = np.arange(joint.found.status.size)
     one, two = joint.spectra(rows), frozen.spectra(rows)
     chi2 = [
         np.sum(np.where(one.fitted, (one.data - spectra.model) ** 2 / one.variance, 0.0), axis=1)  # type: ignore[operator]

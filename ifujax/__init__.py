@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ifujax import simulate
     from ifujax.data.cube import Cube
+    from ifujax.data.image import Image
+    from ifujax.data.spectrum import Spectrum
     from ifujax.errors import DataError, IfujaxWarning, UsageError
     from ifujax.inference.declarations import Bounded, Fixed, Normal, Tied
     from ifujax.inference.joint import fit_joint
@@ -24,13 +26,20 @@ if TYPE_CHECKING:
     from ifujax.inference.results import FitResult
     from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS, decode
     from ifujax.io.cubes import read_cube
+    from ifujax.io.spectra import read_spectrum
     from ifujax.lines.config import LSF, ContinuumOptions, EmissionModel, FitOptions, Kinematics, Line
     from ifujax.lines.dialect import read_config
+    from ifujax.lines.load import load_fit
+    from ifujax.lines.loaded import LoadedFit
     from ifujax.lines.results import CubeFit
     from ifujax.lines.run import fit_cube
+    from ifujax.lines.selected import ComponentFit
+    from ifujax.lines.selection import fit_components
+    from ifujax.lines.spectrum import SpectrumFit, fit_spectrum
 
 _HOME = {
     "Bounded": "inference.declarations",
+    "ComponentFit": "lines.selected",
     "ContinuumOptions": "lines.config",
     "Cube": "data.cube",
     "CubeFit": "lines.results",
@@ -40,23 +49,31 @@ _HOME = {
     "FitResult": "inference.results",
     "Fixed": "inference.declarations",
     "IfujaxWarning": "errors",
+    "Image": "data.image",
     "Kinematics": "lines.config",
     "LSF": "lines.config",
     "Line": "lines.config",
+    "LoadedFit": "lines.loaded",
     "Normal": "inference.declarations",
     "Observations": "inference.observations",
     "Options": "inference.options",
     "ParameterSpace": "inference.parameters",
     "STATUS_FLAGS": "inference.status",
+    "Spectrum": "data.spectrum",
+    "SpectrumFit": "lines.spectrum",
     "Tied": "inference.declarations",
     "UsageError": "errors",
     "WARN_FLAGS": "inference.status",
     "decode": "inference.status",
     "fit_batch": "inference.least_squares",
+    "fit_components": "lines.selection",
     "fit_cube": "lines.run",
     "fit_joint": "inference.joint",
+    "fit_spectrum": "lines.spectrum",
+    "load_fit": "lines.load",
     "read_config": "lines.dialect",
     "read_cube": "io.cubes",
+    "read_spectrum": "io.spectra",
     "simulate": "",
     "solve_linear": "inference.linear",
 }
@@ -67,6 +84,7 @@ __all__ = [
     "STATUS_FLAGS",
     "WARN_FLAGS",
     "Bounded",
+    "ComponentFit",
     "ContinuumOptions",
     "Cube",
     "CubeFit",
@@ -76,21 +94,29 @@ __all__ = [
     "FitResult",
     "Fixed",
     "IfujaxWarning",
+    "Image",
     "Kinematics",
     "Line",
+    "LoadedFit",
     "Normal",
     "Observations",
     "Options",
     "ParameterSpace",
+    "Spectrum",
+    "SpectrumFit",
     "Tied",
     "UsageError",
     "__version__",
     "decode",
     "fit_batch",
+    "fit_components",
     "fit_cube",
     "fit_joint",
+    "fit_spectrum",
+    "load_fit",
     "read_config",
     "read_cube",
+    "read_spectrum",
     "simulate",
     "solve_linear",
 ]

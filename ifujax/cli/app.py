@@ -18,6 +18,7 @@ from ifujax import __version__
 from ifujax.cli.cite import cite
 from ifujax.cli.demo import demo
 from ifujax.cli.fit_cube import fit_cube
+from ifujax.cli.fit_spectrum import fit_spectrum
 from ifujax.cli.messages import report
 from ifujax.errors import DataError, IfujaxWarning, UsageError
 
@@ -52,6 +53,7 @@ def _ifujax(
     Try:
       ifujax demo                                     fit a real MUSE cube, from nothing
       ifujax fit-cube mycube.fits -c halpha.cfg -p    fit your own
+      ifujax fit-spectrum nucleus.fits -c halpha.cfg  fit a spectrum
       ifujax fit-cube --help                          its options, with a configuration to start from
     """
     if context.invoked_subcommand is None:
@@ -59,6 +61,7 @@ def _ifujax(
 
 
 app.command("fit-cube", no_args_is_help=False)(fit_cube)
+app.command("fit-spectrum", no_args_is_help=False)(fit_spectrum)
 app.command("demo")(demo)
 app.command("cite")(cite)
 
@@ -97,7 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(_MEMORY, EXIT_DATA)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted. Products that were not finished are not there.", EXIT_INTERRUPTED)
+        return _fail(
+            "interrupted. Products that were not finished are not there; the same command goes on where it was.", EXIT_INTERRUPTED
+        )
 
 
 _MEMORY = "the fit must fit into memory; got too little of it. Use a smaller --chunk-size or a narrower fitting_window."

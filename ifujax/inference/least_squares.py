@@ -9,6 +9,7 @@ import numpy as np
 
 from ifujax.inference.batching import choose_devices
 from ifujax.inference.evaluation import as_model
+from ifujax.inference.levenberg_marquardt import CONVERGED, FAILED
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import DEFAULT_OPTIONS, Options
 from ifujax.inference.parameters import ParameterSpace
@@ -74,3 +75,31 @@ def fit_batch(
     ends = runner.solve(row, rows_of_start[which, row], progress)
     best, other = lowest_ends(ends, which, row, (n_starts, batch))
     return runner.finish(best, other)
+
+
+def evaluate_batch(
+    model: Any,
+    space: ParameterSpace,
+    obs: Observations,
+    x: np.ndarray,
+    *,
+    options: Options = DEFAULT_OPTIONS,
+    derived: Derived | None = None,
+    precision: str = "float64",
+    devices: Sequence[Any] | str | None = None,
+) -> FitResult:
+    """Return what `fit_batch` would say of given solutions, without a step: chi2, errors, derived quantities.
+
+    Parameters
+    ----------
+    x : array (batch, n)
+        Free vectors; rows with NaN have none and come back as not finite.
+
+    Other parameters and the errors raised are those of `fit_batch`. The linear block is solved for.
+    """
+    model = as_model(model)
+    rows = pack_starts(space, x, obs.batch)[0]
+    runner = Runner(model, space, obs, options, derived, precision, choose_devices(devices))
+    known = np.isfinite(rows).all(axis=1)
+    best = {"x": rows, "phase": np.where(known, CONVERGED, FAILED), "n_iter": np.zeros(obs.batch, np.int32)}
+    return runner.finish(best, np.zeros(obs.batch, bool))

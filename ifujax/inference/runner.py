@@ -208,8 +208,10 @@ class Runner:
         """Whether a parameter lies on the edge of its box."""
         if not x.shape[1] or self.options.bounds == "transform":
             return np.zeros(x.shape[0], bool)
+        # All rows at once, on columns: a vmap would compile anew for every size of a batch.
         with jax.enable_x64(True):
-            low, high = (np.asarray(side, dtype=self.dtype) for side in jax.vmap(_box_row)(self.wide))
+            sides = jax.tree.map(np.transpose, self.wide).box()
+        low, high = (np.stack([np.asarray(side) for side in each], axis=1).astype(self.dtype) for each in sides)
         return np.asarray(((x <= low) | (x >= high)).any(axis=1))
 
 
@@ -229,11 +231,6 @@ def _fresh(x: np.ndarray, dtype: np.dtype) -> State:
         "phase": np.full(count, RUNNING, np.int32),
     }
     return State(**arrays)
-
-
-def _box_row(space: ParameterSpace) -> tuple[Any, Any]:
-    low, high = space.box()
-    return jnp.stack(low), jnp.stack(high)
 
 
 def inside_line(space: ParameterSpace, x: Any) -> Any:

@@ -22,10 +22,11 @@ NO_DATA = Flag(1, "no_data", "no usable pixel in the fitting window")
 TOO_FEW_PIXELS = Flag(2, "too_few_pixels", "fewer usable pixels than free parameters")
 NOT_CONVERGED = Flag(4, "not_converged", "iteration limit reached before convergence")
 NOT_FINITE = Flag(8, "not_finite", "model not finite at the start or at the solution")
-SKIPPED = Flag(16, "skipped", "spaxel left out by the spatial mask")
+SKIPPED = Flag(16, "skipped", "spaxel left out: masked, or not asked for")
 CONSTANT_DATA = Flag(32, "constant_data", "all usable pixels hold one value: nothing to fit")
+FEW_GOOD_PIXELS = Flag(64, "few_good_pixels", "a smaller share of usable pixels than minimum_good_fraction")
 
-STATUS_FLAGS = (NO_DATA, TOO_FEW_PIXELS, NOT_CONVERGED, NOT_FINITE, SKIPPED, CONSTANT_DATA)
+STATUS_FLAGS = (NO_DATA, TOO_FEW_PIXELS, NOT_CONVERGED, NOT_FINITE, SKIPPED, CONSTANT_DATA, FEW_GOOD_PIXELS)
 
 AT_BOUND = Flag(1, "at_bound", "a parameter lies at its bound")
 NOISE_ESTIMATED = Flag(2, "noise_estimated", "no variance given: noise estimated from line-free residuals")

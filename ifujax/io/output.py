@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from ifujax.errors import DataError, UsageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_TEMPORARY = r"(?:\.partial-[0-9a-f]{12}-)"
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> Path:
@@ -63,18 +65,26 @@ def atomic_path(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         try:
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             if not overwrite:
                 check_output(path)  # somebody else may have written it meanwhile
             os.replace(temporary, target)
         except OSError as error:
-            raise _explained(error, path) from error
+            raise explained(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
-    # Some file systems report a full disk only now.
+def remove_partial(path: str | Path) -> None:
+    """Remove what a killed `atomic_path` left beside `path`; only for who knows that no run is writing it."""
+    target = Path(os.path.realpath(path))
+    for each in target.parent.iterdir():
+        if re.fullmatch(rf"{_TEMPORARY}+{re.escape(target.name)}(\.plain)?", each.name):
+            each.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file is on the disk. Some file systems report a full disk only then."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -82,20 +92,20 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _explained(error: OSError, path: Path) -> DataError:
+def explained(error: OSError, path: Path, kept: str = "nothing was kept") -> DataError:
+    """Return the error to raise where `path` could not be written; `kept` tells what there is of it."""
+    path = path.with_name(re.sub(f"^{_TEMPORARY}+", "", path.name))  # a product's name, not that of its draft
     codes = set()
     cause: BaseException | None = error
     while cause is not None:  # astropy raises its own OSError, without the number, from the first
         codes.add(getattr(cause, "errno", None))
         cause = cause.__cause__ or cause.__context__
     if codes & set(_FULL):
-        return DataError(
-            f"output {path} must fit on its disk; got a full disk (nothing was kept). Free space or choose another folder."
-        )
+        return DataError(f"output {path} must fit on its disk; got a full disk ({kept}). Free space or choose another folder.")
     if codes & set(_DENIED):
         return _denied(path)
     reason = " ".join(str(error).split())
-    return DataError(f"output {path} could not be written (nothing was kept): {reason}. Choose another folder.")
+    return DataError(f"output {path} could not be written ({kept}): {reason}. Choose another folder.")
 
 
 def _denied(path: Path) -> DataError:

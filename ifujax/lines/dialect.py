@@ -71,6 +71,8 @@ def parse_config(text: str, source: str | Path | None = None) -> LineFitConfig:
         raise UsageError("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)) from None
     for reason, options in notes.items():
         options = list(dict.fromkeys(options))
+        if not options:
+            continue
         listed = ", ".join(options[:_LISTED]) + (f" and {len(options) - _LISTED} more" if len(options) > _LISTED else "")
         warnings.warn(f"{listed}: {reason}.", IfujaxWarning, stacklevel=2)
     return config
@@ -87,6 +89,10 @@ def _parse(text: str, source: Path | None, notes: dict[str, list[str]]) -> LineF
     values: dict[str, dict[str, Any]] = {name: {} for name in OPTIONS}
     for name in [*(section for section in OPTIONS if section in written), *features]:
         texts[name], values[name] = read_section(name, written[name], OPTIONS.get(name, FEATURE_OPTIONS), notes)
+
+    if values["fit"].get("ifscube_compat"):
+        for options in notes.values():
+            options[:] = [option for option in options if option != "[minimization] eps"]  # it sets where IFSCube's fits stop
 
     def note(option: str, reason: str) -> None:
         notes.setdefault(reason, []).append(option)

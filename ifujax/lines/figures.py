@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ifujax.inference.status import STATUS_FLAGS, decode
 from ifujax.lines.headers import fits_unit
-from ifujax.plotting import MapPanel, SpectrumPanel, fit_page, plot_map, plot_spectrum
+from ifujax.models.doppler import C_KMS
+from ifujax.plotting import MapPanel, SpectrumPanel, cut_panel, fit_page, plot_map, plot_spectra, plot_spectrum
 
 if TYPE_CHECKING:
+    from astropy.wcs import WCS
     from matplotlib.figure import Figure
 
-    from ifujax.lines.results import CubeFit
+    from ifujax.lines.loaded import LoadedFit
+    from ifujax.lines.results import CubeFit, Spectra
+    from ifujax.lines.selected import ComponentFit
     from ifujax.plotting.maps import MapKind
 
 SHOWN = 3.0
@@ -22,11 +28,16 @@ SHOWN = 3.0
 DETECTED = 5.0
 """Flux over its error from which a spaxel counts for the choice of the line and of the typical spaxel."""
 
+_FOCUS = 12.0
+"""Half-width, in observed sigma, of what a focused plot shows of a line."""
+
 _KINDS: dict[str, MapKind] = {
     "flux": "flux",
     "amplitude": "flux",
     "flux_direct": "flux",
     "velocity": "velocity",
+    "h3": "velocity",
+    "h4": "velocity",
     "snr": "snr",
 }
 _TITLES = {
@@ -39,12 +50,19 @@ _TITLES = {
     "equivalent_width": "equivalent width",
     "flux_direct": "flux, from the data",
     "equivalent_width_direct": "equivalent width, from the data",
+    "h3": "$h_3$",
+    "h4": "$h_4$",
+    "lorentz_fwhm": "Lorentzian FWHM",
 }
 
 
 def spaxel_figure(fit: CubeFit, x: int, y: int) -> Figure:
     """Return a figure of one spaxel: data, model, components, residuals. 0-based pixels."""
-    panel = _spectrum(fit, x, y, f"x = {x}, y = {y}: {_state(fit, x, y)}")
+    return panel_figure(spaxel_panel(fit, x, y, f"x = {x}, y = {y}: {spaxel_state(fit, x, y)}"))
+
+
+def panel_figure(panel: SpectrumPanel) -> Figure:
+    """Return a figure of one panel alone, with its title and a legend."""
     return plot_spectrum(
         panel.wavelength,
         panel.data,
@@ -59,6 +77,43 @@ def spaxel_figure(fit: CubeFit, x: int, y: int) -> Figure:
     )
 
 
+def spectrum_figure(fit: CubeFit, *, focused: bool = False) -> Figure:
+    """Return a figure of the fit of one spectrum (a cube of one spaxel).
+
+    Parameters
+    ----------
+    focused : bool
+        Only the wavelengths about the lines, one panel for each group of neighbouring lines.
+    """
+    name = fit.cube.path.name if fit.cube.path else "spectrum"
+    panel = spaxel_panel(fit, 0, 0, f"{name}: {spaxel_state(fit, 0, 0)}")
+    rest = fit.cube.rest_wavelength
+    parts = line_groups(fit) if focused else [(float(rest[0]), float(rest[-1]))]
+    return plot_spectra([cut_panel(panel, *part) for part in parts], title=panel.title)
+
+
+def line_groups(fit: CubeFit) -> list[tuple[float, float]]:
+    """Return rest wavelengths (low, high) about the lines, neighbours joined: 12 fitted widths to either side."""
+    ends = []
+    for i, line in enumerate(fit.setup.lines):
+        sigma, velocity = (
+            float(np.nanmedian(values)) if np.isfinite(values).any() else guess
+            for values, guess in (
+                (fit.values["sigma"][i], fit.setup.guess_sigma[i]),
+                (fit.values["velocity"][i], fit.setup.guess_velocity[i]),
+            )
+        )
+        reach = _FOCUS * sigma / C_KMS
+        ends.append([line.rest_wavelength * (1 + velocity / C_KMS + sign * reach) for sign in (-1, 1)])
+    groups: list[list[float]] = []
+    for low, high in sorted(ends):
+        if groups and low <= groups[-1][1]:
+            groups[-1][1] = max(groups[-1][1], high)
+        else:
+            groups.append([low, high])
+    return [(low, high) for low, high in groups]
+
+
 def map_figure(fit: CubeFit, line: str, quantity: str) -> Figure:
     """Return a figure of one map; velocities and dispersions only where the line's flux is 3 times its error or more.
 
@@ -67,9 +122,13 @@ def map_figure(fit: CubeFit, line: str, quantity: str) -> Figure:
     UsageError
         For an unknown line or quantity.
     """
-    panel = _panel(fit, line, quantity)
+    return map_panel_figure(map_panel(fit, line, quantity), fit.cube.celestial)
+
+
+def map_panel_figure(panel: MapPanel, celestial: WCS | None) -> Figure:
+    """Return a figure of one map alone; its title says what was left out."""
     title = panel.title if panel.mask is None else f"{panel.title} where S/N $\\geq$ {SHOWN:g}"
-    return plot_map(panel.values, title, panel.unit, panel.kind, wcs=fit.cube.celestial, mask=panel.mask)
+    return plot_map(panel.values, title, panel.unit, panel.kind, wcs=celestial, mask=panel.mask)
 
 
 def page_figure(fit: CubeFit, line: str | None = None) -> Figure:
@@ -85,10 +144,10 @@ def page_figure(fit: CubeFit, line: str | None = None) -> Figure:
     line = strongest_line(fit) if line is None else line
     values = {int(value) for value in np.unique(fit.status)}
     names = {value: " + ".join(flag.name.replace("_", " ") for flag in decode(value, STATUS_FLAGS)) for value in values}
-    maps = [_panel(fit, line, name) for name in ("flux", "velocity", "velocity_dispersion", "snr")]
+    maps = [map_panel(fit, line, name) for name in ("flux", "velocity", "velocity_dispersion", "snr")]
     maps.append(MapPanel(fit.status, "status", kind="status", names={**names, 0: "fitted"}))
     chosen = example_spaxels(fit, line)
-    spectra = [_spectrum(fit, x, y, f"{what}: {_state(fit, x, y, line)}", named=False) for what, x, y in chosen]
+    spectra = [spaxel_panel(fit, x, y, f"{what}: {spaxel_state(fit, x, y, line)}", named=False) for what, x, y in chosen]
     return fit_page(
         maps,
         spectra,
@@ -112,7 +171,7 @@ def strongest_line(fit: CubeFit) -> str:
 def example_spaxels(fit: CubeFit, line: str) -> list[tuple[str, int, int]]:
     """Return (what, x, y) of up to three spaxels: the brightest, a typical one, and a failed or faint one."""
     flux, snr = fit[line, "flux"].ravel(), fit[line, "snr"].ravel()
-    fitted = (fit.flat_status == 0) & np.isfinite(flux)
+    fitted = (fit.found.status == 0) & np.isfinite(flux)
     found: list[tuple[str, int]] = []
 
     def take(what: str, usable: np.ndarray, score: np.ndarray) -> None:
@@ -132,9 +191,9 @@ def example_spaxels(fit: CubeFit, line: str) -> list[tuple[str, int, int]]:
         y, x = np.indices(fit.shape)
         central = np.hypot(y - (fit.shape[0] - 1) / 2, x - (fit.shape[1] - 1) / 2).ravel()
         take("typical", near if near.any() else detected, central if near.any() else np.abs(np.nan_to_num(snr) - middle))
-    failed = (fit.flat_status != 0) & (fit.flat_n_good > 0)
+    failed = (fit.found.status != 0) & (fit.found.n_good > 0)
     if failed.any():
-        take("failed", failed, -fit.flat_n_good.astype(float))
+        take("failed", failed, -fit.found.n_good.astype(float))
     elif faint.any():
         take("undetected", faint, np.abs(np.nan_to_num(snr) - np.nanmedian(snr[faint])))
     else:
@@ -143,40 +202,54 @@ def example_spaxels(fit: CubeFit, line: str) -> list[tuple[str, int, int]]:
     return [(what, index % nx, index // nx) for what, index in found]
 
 
-def _panel(fit: CubeFit, line: str, quantity: str) -> MapPanel:
+def map_panel(fit: CubeFit | LoadedFit | ComponentFit, line: str, quantity: str) -> MapPanel:
+    """Return one map; velocities and the like only where the line's flux is 3 times its error or more, if errors are known."""
     values = fit[line, quantity]
     mask = None
-    if quantity in ("velocity", "velocity_dispersion", "sigma"):
+    kinematic = quantity in ("velocity", "velocity_dispersion", "sigma", "h3", "h4", "lorentz_fwhm")
+    if kinematic and "snr" in fit.quantities:
         with np.errstate(invalid="ignore"):
             mask = ~(fit[line, "snr"] >= SHOWN)
-    title = f"{line} {_TITLES[quantity]}"
+    title = f"{line} {_TITLES.get(quantity, quantity)}"
     return MapPanel(values, title, fit.units[quantity], _KINDS.get(quantity, "dispersion"), mask)
 
 
-def _spectrum(fit: CubeFit, x: int, y: int, title: str, named: bool = True) -> SpectrumPanel:
+def spaxel_panel(fit: CubeFit, x: int, y: int, title: str, named: bool = True) -> SpectrumPanel:
+    """Return the data and the fit of one spaxel as a panel; `named` marks the lines."""
     row = y * fit.shape[1] + x
-    spectra = fit.spectra(np.array([row]))
-    fitted = fit.flat_status[row] == 0
+    marks = {line.name: line.rest_wavelength for line in fit.setup.lines} if named else {}
+    fitted = fit.found.status[row] == 0
+    panel = spectrum_panel(fit.spectra(np.array([row])), fit.lines, marks, title, fits_unit(fit.cube.unit), fitted=fitted)
+    noise = fit.found.noise[row]
+    if fit.cube.uncertainty is not None or not np.isfinite(noise):
+        return panel
+    return replace(panel, error=np.full(len(fit.cube.rest_wavelength), noise))
+
+
+def spectrum_panel(
+    spectra: Spectra, lines: Sequence[str], marks: Mapping[str, float], title: str, unit: str, *, fitted: bool
+) -> SpectrumPanel:
+    """Return the first of some spectra as a panel, with its model if it is `fitted`; `marks` are names at wavelengths."""
+    error = None
     if spectra.variance is not None:
         error = np.where(spectra.bad[0], np.nan, np.sqrt(spectra.variance[0]))
-    else:
-        error = np.full(len(spectra.rest_wavelength), fit.flat_noise[row])
+        error = error if np.isfinite(error).any() else None
     continuum = spectra.continuum[0] if spectra.stellar is None else spectra.continuum[0] + spectra.stellar[0]
     return SpectrumPanel(
         wavelength=spectra.rest_wavelength,
         data=np.where(spectra.bad[0], np.nan, spectra.data[0]),
-        error=error if np.isfinite(error).any() else None,
+        error=error,
         model=spectra.model[0] if fitted else None,
         continuum=continuum if fitted else None,
-        components=dict(zip(fit.lines, spectra.components[0])) if fitted else {},
+        components=dict(zip(lines, spectra.components[0])) if fitted else {},
         bad=spectra.bad[0] | ~spectra.fitted[0],
         title=title,
-        unit=fits_unit(fit.cube.unit),
-        labels={line.name: line.rest_wavelength for line in fit.setup.lines} if named else {},
+        unit=unit,
+        labels=marks,
     )
 
 
-def _state(fit: CubeFit, x: int, y: int, line: str | None = None) -> str:
+def spaxel_state(fit: CubeFit, x: int, y: int, line: str | None = None) -> str:
     """Return how the fit of a spaxel went, in a few words."""
     status = int(fit.status[y, x])
     if status:

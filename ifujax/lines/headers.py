@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 _LINEAR = 1e-6
 """Largest deviation from a linear (or logarithmic) axis, relative to the wavelength, that a header may hide."""
-_ALIASES = {"Ang": "Angstrom", "ang": "Angstrom", "AA": "Angstrom", "A": "Angstrom", "Å": "Angstrom", "counts": "count"}
+_ALIASES = {
+    "spaxel": "pixel",
+    "Ang": "Angstrom",
+    "ang": "Angstrom",
+    "AA": "Angstrom",
+    "A": "Angstrom",
+    "Å": "Angstrom",
+    "counts": "count",
+}
 _STRUCTURE = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|GROUPS|EXTNAME|EXTVER|EXTLEVEL|BSCALE|BZERO|BLANK|BUNIT|"
     r"CHECKSUM|DATASUM|DATAMIN|DATAMAX|END|Z?TILE\d*|ZIMAGE|ZCMPTYPE|"
@@ -179,9 +187,11 @@ def primary_header(fit: CubeFit) -> fits.Header:
         "LSF": (config.model.lsf.kind if config.model.lsf else "none", "instrumental width taken off dispersions"),
         "VELCONV": ("relativistic", "v = c (q-1)/(q+1), q = (wave/rest)^2"),
         "SIGMATYP": ("observed", "sigma in SOLUTION holds the LSF"),
-        "AMPLTYP": ("peak", "amplitude in SOLUTION"),
+        "AMPLTYP": ("peak", "amplitude in SOLUTION; of the Gaussian part with h3, h4"),
+        "H4CONV": (config.model.h4_convention, "constant of H4: textbook +3, ifscube -3"),
         "EWSIGN": ("negative", "sign of emission in equivalent widths"),
         "NOISE": ("estimated" if cube.uncertainty is None else "given", "from line-free residuals, or an input plane"),
+        "ERRTYPE": ("montecarlo" if config.fit.monte_carlo else "covariance", "where errors come from"),
         "ERRSCALE": (config.fit.scale_errors, "errors multiplied by sqrt(reduced chi2)"),
         "OPTFIT": (config.fit.optimize_fit, "lines limited to windows"),
         "STARTS": (config.fit.starts, "starting points per spaxel"),
@@ -192,7 +202,7 @@ def primary_header(fit: CubeFit) -> fits.Header:
         header[keyword] = (value, comment)
     for sentence in (
         "Conventions of this fit:",
-        "- errors (_ERR) are 1 sigma, from the covariance of the fit.",
+        "- errors (_ERR) are 1 sigma, from the covariance of the fit or Monte Carlo runs (ERRTYPE).",
         "- NaN: not fitted (see STATUS), or not constrained by the data.",
         "- velocities are relative to REDSHIFT and positive when receding.",
         "- FLUX_M and FLUX_D are integrated fluxes as observed: (1+z) cancels.",

@@ -5,77 +5,126 @@ Pure functions of one spectrum's fit; `ifujax.inference.uncertainty` carries the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ifujax.inference.uncertainty import Derived
+from ifujax.models.doppler import doppler_factor
 from ifujax.models.emission import EmissionSpectrum, SpectralCoords
 
 WINDOW_SIGMA = 5.0
-"""Half-width of the window in which a line is measured, in observed sigma."""
+"""Half-width of the window in which a line is measured, in observed sigma, unless another is asked for."""
+
+Windows = tuple[tuple[float, float, float, float] | None, ...]
+"""For each line the rest wavelengths (blue0, blue1, red0, red1) of its own continuum, or None."""
 
 
-def _window(model: EmissionSpectrum, params: Any, coords: SpectralCoords, i: int) -> Array:
-    """1 within 5 observed sigma of the line's centre, 0 elsewhere; its edges are held while differentiating."""
+def _window(model: EmissionSpectrum, params: Any, coords: SpectralCoords, i: int, reach: float) -> Array:
+    """1 within `reach` observed sigma of the line's centre, 0 elsewhere; its edges are held while differentiating."""
     centre = lax.stop_gradient(params[f"{model.names[i]}.velocity"])
     sigma = lax.stop_gradient(model.observed_sigma(params, i))
-    return (jnp.abs(coords.pixel_velocity[i] - centre) <= WINDOW_SIGMA * sigma).astype(coords.width.dtype) * (coords.width > 0)
+    return (jnp.abs(coords.pixel_velocity[i] - centre) <= reach * sigma).astype(coords.width.dtype) * (coords.width > 0)
 
 
-def _per_continuum(model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> tuple[Array, Array]:
-    """Pixel width over continuum within each line's window, (lines, n_pix), times a level; and that level.
+def _local_continuum(
+    model: EmissionSpectrum, continuum: Array, coords: SpectralCoords, i: int, window: tuple[float, float, float, float]
+) -> Array:
+    """Straight line through the continuum in the two windows of a line, by least squares; NaN without two pixels there."""
+    rest = jnp.asarray(model.rest_wavelengths[i], coords.width.dtype)
+    wavelength = rest * doppler_factor(coords.pixel_velocity[i])
+    blue0, blue1, red0, red1 = window
+    inside = ((wavelength >= blue0) & (wavelength <= blue1)) | ((wavelength >= red0) & (wavelength <= red1))
+    weight = inside.astype(coords.width.dtype) * (coords.width > 0)
+    count = jnp.sum(weight)
+    offset = wavelength - jnp.sum(weight * wavelength) / jnp.maximum(count, 1.0)
+    spread = jnp.sum(weight * offset * offset)
+    mean = jnp.sum(weight * continuum) / jnp.maximum(count, 1.0)
+    slope = jnp.sum(weight * offset * continuum) / jnp.where(spread > 0, spread, 1.0)
+    return jnp.where((count >= 2) & (spread > 0), mean + slope * offset, jnp.nan)
 
-    Divided by the level it turns flux density into equivalent width. (Apart, since the squares of raw
-    flux densities leave float32's range.)
-    All NaN for a line where the continuum is not positive in its window, or the window is empty.
+
+@dataclass(frozen=True)
+class LineQuantities:
+    """What is measured of each line.
+
+    Attributes
+    ----------
+    reach : float
+        Half-width of the window of a line, in observed sigma.
+    windows : tuple, optional
+        For each line the two windows of its continuum, or None for the fitted continuum.
     """
-    continuum = model.continuum(linear, coords)
-    level = lax.stop_gradient(jnp.max(jnp.abs(continuum)))
-    level = jnp.where(level > 0, level, 1.0)
-    continuum = continuum / level
-    inside = jnp.stack([_window(model, params, coords, i) for i in range(len(model.names))]) > 0
-    usable = continuum > 0
-    value = jnp.where(inside, (coords.width / jnp.where(usable, continuum, 1.0))[None, :], 0.0)
-    lost = jnp.any(inside & ~usable[None, :], axis=1) | ~jnp.any(inside, axis=1)
-    return jnp.where(lost[:, None], jnp.nan, value), level
+
+    reach: float = WINDOW_SIGMA
+    windows: Windows | None = None
+
+    def _per_continuum(self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> tuple[Array, Array]:
+        """Pixel width over continuum within each line's window, (lines, n_pix), times a level; and that level.
+
+        Divided by the level it turns flux density into equivalent width. (Apart, since the squares of raw
+        flux densities leave float32's range.)
+        All NaN for a line where the continuum is not positive in its window, or the window is empty.
+        """
+        continuum = model.continuum(linear, coords)
+        level = lax.stop_gradient(jnp.max(jnp.abs(continuum)))
+        level = jnp.where(level > 0, level, 1.0)
+        continuum = continuum / level
+        n = len(model.names)
+        inside = jnp.stack([_window(model, params, coords, i, self.reach) for i in range(n)]) > 0
+        if self.windows is None:
+            each = continuum[None, :]
+        else:
+            own = [
+                None if window is None else _local_continuum(model, continuum, coords, i, window)
+                for i, window in enumerate(self.windows)
+            ]
+            each = jnp.stack([continuum if one is None else one for one in own])
+        usable = each > 0
+        value = jnp.where(inside, coords.width[None, :] / jnp.where(usable, each, 1.0), 0.0)
+        lost = jnp.any(inside & ~usable, axis=1) | ~jnp.any(inside, axis=1)
+        return jnp.where(lost[:, None], jnp.nan, value), level
+
+    def from_model(self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
+        """Return flux, amplitude, observed sigma and equivalent width of each line.
+
+        The equivalent width is the flux times the mean of 1 / continuum over the line's profile; its
+        error holds those of flux and continuum, not the much smaller effect of the profile's own.
+        The two `_direct` quantities get the data's part from `from_residuals`: what the data hold beyond
+        the model, within the line's window, is counted to the line; masked pixels take the model's value.
+        """
+        # Of unit strength, so that a line without flux still has a width error.
+        unit = dict(params) | {f"{n}.{kind}": jnp.ones_like(coords.width[0]) for n, kind in zip(model.names, model.strengths)}
+        profiles = lax.stop_gradient(jnp.stack([model.line(unit, coords, i) for i in range(len(model.names))]))
+        # One product over all lines: separate sums would work the profiles out again for each.
+        per_continuum, level = self._per_continuum(model, params, linear, coords)
+        width = jnp.einsum("lp,lp->l", profiles, per_continuum)
+        result: dict[str, Array] = {}
+        for i, name in enumerate(model.names):
+            flux = model.flux(params, i)
+            mean = width[i] / lax.stop_gradient(model.flux(unit, i))
+            result[f"{name}.flux"] = result[f"{name}.flux_direct"] = flux
+            result[f"{name}.amplitude"] = model.amplitude(params, i)
+            result[f"{name}.sigma"] = model.observed_sigma(params, i)
+            # Emission is negative: the convention of absorption studies, as in IFSCube.
+            result[f"{name}.equivalent_width"] = result[f"{name}.equivalent_width_direct"] = -mean * (flux / level)
+        return result
+
+    def from_residuals(self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
+        """Return the weights with which residuals enter the direct flux and equivalent width of each line."""
+        per_continuum, level = self._per_continuum(model, params, linear, coords)
+        result: dict[str, Array] = {}
+        for i, name in enumerate(model.names):
+            result[f"{name}.flux_direct"] = _window(model, params, coords, i, self.reach) * coords.width
+            result[f"{name}.equivalent_width_direct"] = -per_continuum[i] / level
+        return result
 
 
-def from_model(model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
-    """Return flux, amplitude, observed sigma and equivalent width of each line.
-
-    The equivalent width is the flux times the mean of 1 / continuum over the line's profile; its
-    error holds those of flux and continuum, not the much smaller effect of the profile's own.
-    The two `_direct` quantities get the data's part from `from_residuals`: what the data hold beyond
-    the model, within the line's window, is counted to the line; masked pixels take the model's value.
-    """
-    # Of unit strength, so that a line without flux still has a width error.
-    unit = dict(params) | {f"{name}.{kind}": jnp.ones_like(coords.width[0]) for name, kind in zip(model.names, model.strengths)}
-    profiles = lax.stop_gradient(jnp.stack([model.line(unit, coords, i) for i in range(len(model.names))]))
-    # One product over all lines: separate sums would work the profiles out again for each.
-    per_continuum, level = _per_continuum(model, params, linear, coords)
-    width = jnp.einsum("lp,lp->l", profiles, per_continuum)
-    result: dict[str, Array] = {}
-    for i, name in enumerate(model.names):
-        flux = model.flux(params, i)
-        mean = width[i] / lax.stop_gradient(model.flux(unit, i))
-        result[f"{name}.flux"] = result[f"{name}.flux_direct"] = flux
-        result[f"{name}.amplitude"] = model.amplitude(params, i)
-        result[f"{name}.sigma"] = model.observed_sigma(params, i)
-        # Emission is negative: the convention of absorption studies, as in IFSCube.
-        result[f"{name}.equivalent_width"] = result[f"{name}.equivalent_width_direct"] = -mean * (flux / level)
-    return result
-
-
-def from_residuals(model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
-    """Return the weights with which residuals enter the direct flux and equivalent width of each line."""
-    per_continuum, level = _per_continuum(model, params, linear, coords)
-    result: dict[str, Array] = {}
-    for i, name in enumerate(model.names):
-        result[f"{name}.flux_direct"] = _window(model, params, coords, i) * coords.width
-        result[f"{name}.equivalent_width_direct"] = -per_continuum[i] / level
-    return result
-
-
-LINE_QUANTITIES = Derived(from_model, from_residuals)
+@lru_cache(maxsize=64)
+def line_quantities(reach: float = WINDOW_SIGMA, windows: Windows | None = None) -> Derived:
+    """Return what the engine is to derive; the same object for the same options, so that nothing compiles twice."""
+    quantities = LineQuantities(reach, windows)
+    return Derived(quantities.from_model, quantities.from_residuals)

@@ -43,30 +43,56 @@ class Prepared:
     dropped_variance: np.ndarray
 
 
-class Preparation:
-    """Prepares any spaxels of one cube. `frozen` is a continuum given by the user, (wave,) or (wave, y, x)."""
+@dataclass(frozen=True)
+class LineRegions:
+    """Where lines are: their rest wavelengths (lines,), guessed sigma (lines,), reach and windows (lines, 2), as of a `Setup`."""
 
-    def __init__(self, cube: Cube, config: LineFitConfig, setup: Setup, frozen: np.ndarray | None) -> None:
+    rest_wavelengths: np.ndarray
+    sigma: np.ndarray
+    reach: np.ndarray
+    windows: np.ndarray | None
+
+    @classmethod
+    def of(cls, *setups: Setup) -> LineRegions:
+        """Return the lines of one setup or of several together, which then agree on noise and usable pixels."""
+        windows = [setup.line_windows for setup in setups if setup.line_windows is not None]
+        return cls(
+            np.concatenate([np.asarray(setup.model.rest_wavelengths) for setup in setups]),
+            np.concatenate([setup.guess_sigma for setup in setups]),
+            np.concatenate([setup.reach for setup in setups]),
+            np.concatenate(windows) if len(windows) == len(setups) else None,
+        )
+
+
+class Preparation:
+    """Prepares any spaxels of one cube. `frozen` is a continuum given by the user, (wave,) or (wave, y, x).
+
+    The noise is estimated and outliers are sought away from the lines of `regions`, the setup's by default.
+    """
+
+    def __init__(
+        self, cube: Cube, config: LineFitConfig, setup: Setup, frozen: np.ndarray | None, regions: LineRegions | None = None
+    ) -> None:
         self.cube, self.config, self.frozen = cube, config, frozen
         self.rest = cube.rest_wavelength
         self.window = (float(self.rest[0]), float(self.rest[-1]))
         self.n_pix = pixel_bucket(len(self.rest))
         self.degree = None if config.continuum.mode == "none" else config.model.continuum_degree
         options = config.continuum
-        self.weights = rejection_weights(
-            self.rest, np.asarray(setup.model.rest_wavelengths), setup.guess_sigma, options.line_weight, options.weights
-        )
-        self.line_free = ~_inside_any(self.rest, setup.reach)
+        regions = LineRegions.of(setup) if regions is None else regions
+        self.weights = rejection_weights(self.rest, regions.rest_wavelengths, regions.sigma, options.line_weight, options.weights)
+        self.line_free = ~_inside_any(self.rest, regions.reach)
         self.fitted = np.ones(len(self.rest), bool)
-        if setup.line_windows is not None and options.mode != "joint":
-            self.fitted = _inside_any(self.rest, setup.line_windows)
+        if regions.windows is not None and options.mode != "joint":
+            self.fitted = _inside_any(self.rest, regions.windows)
             if not self.fitted.any():
                 raise UsageError("optimization_window must hold a pixel of the cube; it holds none. Widen it.")
 
     def __call__(self, rows: np.ndarray) -> Prepared:
         """Read and prepare spaxels (flat indices)."""
         parts = [self._some(rows[i : i + _ROWS_AT_ONCE]) for i in range(0, len(rows), _ROWS_AT_ONCE)]
-        return Prepared(*(np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(Prepared)))
+        kind = type(parts[0])
+        return kind(*(np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(kind)))
 
     def _some(self, rows: np.ndarray) -> Prepared:
         spaxels = self.cube.spaxels(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +17,8 @@ from ifujax.errors import UsageError, unknown
 from ifujax.inference.batching import padded
 from ifujax.inference.precision import working_precision
 from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS, decode
+from ifujax.inference.uncertainty import Derived
+from ifujax.lines.chunk import ChunkFitter, ChunkResult
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.setup import Setup
 from ifujax.models.continuum import legendre_basis
@@ -25,20 +27,10 @@ from ifujax.models.emission import EmissionSpectrum, SpectralCoords
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LINE_NAMES = (
-    "flux",
-    "amplitude",
-    "velocity",
-    "velocity_dispersion",
-    "sigma",
-    "snr",
-    "equivalent_width",
-    "flux_direct",
-    "equivalent_width_direct",
-)
-"""Quantities reported of each line."""
+    from ifujax.lines.velocity_width import VelocityWidth
 
 _BLOCK = 64
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -81,10 +73,10 @@ class CubeFit:
 
     Quantities of each line: ``flux`` (data unit x Angstrom), ``amplitude`` (peak, data unit), ``velocity``,
     ``velocity_dispersion`` (intrinsic) and ``sigma`` (observed), all km/s, ``snr`` (flux over its error),
-    ``equivalent_width`` (rest Angstrom, emission negative), and ``flux_direct`` and
-    ``equivalent_width_direct``, read off the data. NaN where there is no fit, or where the data do not
-    constrain the quantity. Flux densities are those of the rest frame, (1 + z) times the file's;
-    integrated fluxes are the observed ones.
+    ``equivalent_width`` (rest Angstrom, emission negative), and ``flux_direct`` and ``equivalent_width_direct``, read
+    off the data; ``h3``, ``h4`` and ``lorentz_fwhm`` of lines whose shape has them. NaN where there is no fit, or
+    where the data do not constrain the quantity. Flux densities are those of the rest frame, (1 + z) times the
+    file's; integrated fluxes are the observed ones.
 
     Attributes
     ----------
@@ -97,21 +89,47 @@ class CubeFit:
 
     cube: Cube
     config: LineFitConfig
-    setup: Setup = field(repr=False)
-    coords: SpectralCoords = field(repr=False)
-    solution: np.ndarray = field(repr=False)
-    values: Mapping[str, np.ndarray] = field(repr=False)
-    errors: Mapping[str, np.ndarray] = field(repr=False)
-    polynomial: np.ndarray = field(repr=False)
-    frozen: np.ndarray | None = field(repr=False)
-    flat_status: np.ndarray = field(repr=False)
-    flat_warn: np.ndarray = field(repr=False)
-    flat_chi2: np.ndarray = field(repr=False)
-    flat_n_good: np.ndarray = field(repr=False)
-    flat_noise: np.ndarray = field(repr=False)
-    packed_fitted: np.ndarray = field(repr=False)
-    n_free: int
+    fitter: ChunkFitter = field(repr=False)
+    found: ChunkResult = field(repr=False)
     seconds: float
+
+    @classmethod
+    def of(cls, fitter: ChunkFitter, found: ChunkResult, seconds: float) -> CubeFit:
+        """Make a fit of a chunk that holds every spaxel."""
+        return cls(fitter.cube, fitter.config, fitter, found, seconds)
+
+    @property
+    def setup(self) -> Setup:
+        """Lines, model and parameter space."""
+        return self.fitter.setup
+
+    @property
+    def n_free(self) -> int:
+        """Free parameters of one spaxel."""
+        return self.fitter.n_free
+
+    @cached_property
+    def values(self) -> Mapping[str, np.ndarray]:
+        """Every quantity, (lines, spaxels)."""
+        named = {name: self.found.values[:, :, q].T for q, name in enumerate(self.fitter.quantities)}
+        with np.errstate(invalid="ignore", divide="ignore"):
+            named["snr"] = named["flux"] / self.errors["flux"]
+        return named
+
+    @cached_property
+    def errors(self) -> Mapping[str, np.ndarray]:
+        """1 sigma errors of every quantity, (lines, spaxels)."""
+        named = {name: self.found.errors[:, :, q].T for q, name in enumerate(self.fitter.quantities)}
+        named["snr"] = np.full_like(named["flux"], np.nan)
+        return named
+
+    @property
+    def draws(self) -> Mapping[str, np.ndarray]:
+        """Monte Carlo draws of every quantity, (realisations, lines, y, x); empty without them."""
+        return {
+            name: np.moveaxis(self.found.draws[..., q], 0, -1).reshape(*self.found.draws.shape[1:3], *self.shape)
+            for q, name in enumerate(self.fitter.quantities)
+        }
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -121,7 +139,9 @@ class CubeFit:
     @property
     def quantities(self) -> tuple[str, ...]:
         """Names of what is reported of each line."""
-        return LINE_NAMES
+        names = self.fitter.quantities
+        at = names.index("sigma") + 1
+        return (*names[:at], "snr", *names[at:])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -137,8 +157,8 @@ class CubeFit:
         line, quantity = key
         if line not in self.lines:
             raise UsageError(unknown("line", line, self.lines))
-        if quantity not in LINE_NAMES:
-            raise UsageError(unknown("quantity", quantity, LINE_NAMES))
+        if quantity not in self.quantities:
+            raise UsageError(unknown("quantity", quantity, self.quantities))
         return self._image(source[quantity][self.lines.index(line)])
 
     def __getitem__(self, key: tuple[str, str]) -> np.ndarray:
@@ -152,27 +172,27 @@ class CubeFit:
     @property
     def status(self) -> np.ndarray:
         """[y, x] int32: 0 = fitted, else why not (`ifujax.STATUS_FLAGS`)."""
-        return self._image(self.flat_status)
+        return self._image(self.found.status)
 
     @property
     def warn(self) -> np.ndarray:
         """[y, x] int32: advisory bits (`ifujax.WARN_FLAGS`)."""
-        return self._image(self.flat_warn)
+        return self._image(self.found.warn)
 
     @property
     def chi2(self) -> np.ndarray:
         """[y, x] sum of squared residuals over sigma."""
-        return self._image(self.flat_chi2)
+        return self._image(self.found.chi2)
 
     @property
     def n_good(self) -> np.ndarray:
         """[y, x] number of pixels that were fitted."""
-        return self._image(self.flat_n_good)
+        return self._image(self.found.n_good)
 
     @property
     def dof(self) -> np.ndarray:
         """[y, x] degrees of freedom: pixels (over `instrument_dispersion`) less free parameters."""
-        return self.n_good / self.config.fit.instrument_dispersion - self.n_free
+        return self.fitter.dof(self.n_good)
 
     @property
     def reduced_chi2(self) -> np.ndarray:
@@ -183,7 +203,7 @@ class CubeFit:
     @property
     def mode(self) -> str:
         """What became of the continuum: joint, rejection, given or none."""
-        return "given" if self.frozen is not None else self.config.continuum.mode
+        return "given" if self.fitter.frozen is not None else self.config.continuum.mode
 
     def spectra(self, rows: np.ndarray, *, components: bool = True) -> Spectra:
         """Return data and model of some spaxels.
@@ -199,30 +219,33 @@ class CubeFit:
         spaxels = self.cube.spaxels(rows)
         n_wave = self.cube.shape[0]
         model, lines = self.setup.model, self.lines
-        strength, velocity, dispersion = self.solution[:, :, rows].swapaxes(1, 2)
+        solution = dict(zip(model.parameter_names, self.found.solution[rows].T))
         each = np.empty((len(rows), len(lines) if components else 0, n_wave))
         total = np.empty((len(rows), n_wave))
-        shared = jax.tree.map(np.asarray, self.coords)
+        shared = jax.tree.map(np.asarray, self.fitter.coords)
         with working_precision("float64"):
             for first in range(0, len(rows), _BLOCK):
                 block = padded(np.arange(first, min(first + _BLOCK, len(rows))), _BLOCK)
-                part = np.asarray(_lines(model, components, shared, strength[block], velocity[block], dispersion[block]))
+                params = {name: values[block] for name, values in solution.items()}
+                part = np.asarray(_lines(model, components, shared, params))
                 part = part[: len(rows) - first, ..., :n_wave]
                 if components:
                     each[first : first + _BLOCK] = part
                     part = part.sum(axis=1)
                 total[first : first + _BLOCK] = part
-        if self.polynomial.shape[1]:
+        if self.found.linear.shape[1]:
             rest = 0.5 * (self.cube.rest_edges[1:] + self.cube.rest_edges[:-1])
             axis = rest if model.n_continuum else self.cube.rest_wavelength
             ends = self.cube.rest_wavelength[[0, -1]]
-            continuum = self.polynomial[rows] @ legendre_basis(axis, ends[0], ends[1], self.polynomial.shape[1] - 1)
+            continuum = self.found.linear[rows] @ legendre_basis(axis, ends[0], ends[1], self.found.linear.shape[1] - 1)
         else:
             continuum = np.zeros((len(rows), n_wave))
-        if self.frozen is not None:
-            frozen = self.frozen[None] if self.frozen.ndim == 1 else self.frozen.reshape(n_wave, -1)[:, rows].T
+        if self.fitter.frozen is not None:
+            frozen = (
+                self.fitter.frozen[None] if self.fitter.frozen.ndim == 1 else self.fitter.frozen.reshape(n_wave, -1)[:, rows].T
+            )
             continuum = continuum + frozen * (1.0 + self.cube.redshift)
-        failed = self.flat_status[rows] != 0
+        failed = self.found.status[rows] != 0
         each[failed], total[failed] = np.nan, np.nan
         return Spectra(
             rest_wavelength=self.cube.rest_wavelength,
@@ -233,8 +256,97 @@ class CubeFit:
             continuum=continuum,
             lines=total,
             components=each,
-            fitted=np.unpackbits(self.packed_fitted[rows], axis=1, count=n_wave).astype(bool),
+            fitted=np.unpackbits(self.found.fitted[rows], axis=1, count=n_wave).astype(bool),
         )
+
+    def evaluate(self, derived: Derived, rows: np.ndarray | None = None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return further quantities of the fitted spectra, and their 1 sigma errors, from the curvature at the solution.
+
+        Parameters
+        ----------
+        derived : Derived
+            ``(model, params, linear, coords)`` functions of one spectrum; see `ifujax.inference.uncertainty`.
+        rows : array of int, optional
+            Flat indices ``y * n_x + x``; all spaxels by default.
+
+        Returns
+        -------
+        values, errors : dict of str to array (rows,)
+            NaN where there is no fit.
+        """
+        rows = np.arange(self.cube.n_spaxels) if rows is None else np.asarray(rows, dtype=int)
+        parts = []
+        for first in range(0, len(rows), _ROWS_AT_ONCE):
+            mine = rows[first : first + _ROWS_AT_ONCE]
+            solution = np.where((self.found.status[mine] == 0)[:, None], self.found.solution[mine], np.nan)
+            result = self.fitter.evaluate(mine, solution, derived)
+            parts.append(
+                (result.derived, {name: error * self._error_scale[mine] for name, error in result.derived_error.items()})
+            )
+        names = parts[0][0]
+        return tuple({name: np.concatenate([part[k][name] for part in parts]) for name in names} for k in (0, 1))  # type: ignore[return-value]
+
+    @cached_property
+    def _error_scale(self) -> np.ndarray:
+        """What errors from the curvature are multiplied by, (spaxels,): 1, or with `scale_errors` sqrt(reduced chi2)."""
+        if not self.config.fit.scale_errors:
+            return np.ones(self.cube.n_spaxels)
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(self.reduced_chi2.ravel())
+
+    def velocity_width(
+        self,
+        lines: str | Sequence[str],
+        width: float = 80.0,
+        *,
+        rest_wavelength: float | None = None,
+        sigma_factor: float = 5.0,
+        clip_negative_flux: bool = False,
+        smooth: float | None = None,
+    ) -> VelocityWidth:
+        """Return the velocity width of a line, W80 by default, with errors: of the model, and read off the data.
+
+        Parameters
+        ----------
+        lines : str or sequence of str
+            A line, or several components of one line together.
+        width : float
+            Percentage of the flux between the lower and the upper velocity.
+        rest_wavelength : float, optional
+            What has velocity 0, Angstrom; by default the rest wavelength of the lines, which must then have one.
+        sigma_factor : float
+            Half-width of the window for the measurement on the data: this many times the distance from the median to the
+            velocities below and above which 15.87 % of the model's flux lies, on either side.
+        clip_negative_flux : bool
+            Set negative flux densities to 0 before measuring the data, as IFSCube does. It turns noise into flux: widths
+            come out too large, the more so the fainter the line, and their errors know nothing of it.
+        smooth : float, optional
+            Standard deviation, in pixels, of a Gaussian with which the data are smoothed first. It broadens lines.
+
+        Returns
+        -------
+        VelocityWidth
+            ``.model.width``, ``.model.lower``, ``.upper``, ``.median``, ``.centroid``, each a [y, x] map in km/s, with
+            ``.model.error.width`` and so on; the same of ``.direct`` and, given an LSF, of ``.intrinsic``.
+        """
+        from ifujax.lines.velocity_width import velocity_width
+
+        return velocity_width(
+            self,
+            lines,
+            width,
+            rest_wavelength=rest_wavelength,
+            sigma_factor=sigma_factor,
+            clip_negative_flux=clip_negative_flux,
+            smooth=smooth,
+        )
+
+    @cached_property
+    def configured_widths(self) -> list[VelocityWidth]:
+        """The velocity widths that the configuration asks for (``[velocity_width]``), which go into the products."""
+        from ifujax.lines.width_planes import configured_widths
+
+        return configured_widths(self)
 
     def _row(self, x: int, y: int) -> int:
         ny, nx = self.shape
@@ -245,18 +357,18 @@ class CubeFit:
     def describe(self, x: int, y: int) -> str:
         """Return the fit of one spaxel in words and numbers. 0-based pixels."""
         row = self._row(x, y)
-        status, warn = int(self.flat_status[row]), int(self.flat_warn[row])
+        status, warn = int(self.found.status[row]), int(self.found.warn[row])
         head = f"spaxel x={x}, y={y}: "
         if status:
             return head + "not fitted: " + "; ".join(flag.sentence for flag in decode(status, STATUS_FLAGS)) + "."
         text = [
-            head + f"chi2 {self.flat_chi2[row]:.1f}, {int(self.flat_n_good[row])} pixels, {self.n_free} free parameters, "
+            head + f"chi2 {self.found.chi2[row]:.1f}, {int(self.found.n_good[row])} pixels, {self.n_free} free parameters, "
             f"reduced chi2 {self.reduced_chi2.flat[row]:.3f}"
         ]
         units = self.units
         for i, line in enumerate(self.lines):
             text.append(f"  {line} ({self.setup.lines[i].rest_wavelength:g} Angstrom)")
-            for name in LINE_NAMES:
+            for name in self.quantities:
                 value, error = self.values[name][i, row] + 0.0, self.errors[name][i, row]  # + 0: no "-0"
                 shown = f"{value:12.5g}" if name == "snr" else f"{value:12.5g} +- {error:.2g}"
                 text.append(f"    {name:<24}{shown} {units[name]}".rstrip())
@@ -279,15 +391,18 @@ class CubeFit:
             "equivalent_width": "Angstrom",
             "flux_direct": flux,
             "equivalent_width_direct": "Angstrom",
+            "h3": "",
+            "h4": "",
+            "lorentz_fwhm": "km/s",
         }
 
     def summary(self) -> str:
         """Return one line: fitted, failed by reason, median reduced chi2, time."""
-        n = self.flat_status.size
-        fitted = int((self.flat_status == 0).sum())
+        n = self.found.status.size
+        fitted = int((self.found.status == 0).sum())
         parts = [f"{fitted} fitted"]
         for flag in STATUS_FLAGS:
-            count = int(((self.flat_status & flag.value) != 0).sum())
+            count = int(((self.found.status & flag.value) != 0).sum())
             if count:
                 parts.append(f"{count} {flag.name.replace('_', ' ')}")
         chi2 = f"; median reduced chi2 {np.nanmedian(self.reduced_chi2):.2f}" if fitted else ""
@@ -326,17 +441,12 @@ class CubeFit:
 
 
 @partial(jax.jit, static_argnums=1)
-def _lines(model: EmissionSpectrum, each: bool, coords: SpectralCoords, strength: Any, velocity: Any, dispersion: Any) -> Any:
+def _lines(model: EmissionSpectrum, each: bool, coords: SpectralCoords, params: Any) -> Any:
     """Flux density of each line, or of all together."""
 
-    def row(strength: Any, velocity: Any, dispersion: Any) -> Any:
-        params = {}
-        for i, name in enumerate(model.names):
-            params[f"{name}.{model.strengths[i]}"] = strength[i]
-            params[f"{name}.velocity"] = velocity[i]
-            params[f"{name}.velocity_dispersion"] = dispersion[i]
+    def row(params: Any) -> Any:
         if not each:
             return model.lines(params, coords)
         return jnp.stack([model.line(params, coords, i) for i in range(len(model.names))])
 
-    return jax.vmap(row)(strength, velocity, dispersion)
+    return jax.vmap(row)(params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
 from ifujax.inference.parameters import ParameterSpace
-from ifujax.lines.config import LSF, EmissionModel, Line, LineFitConfig
+from ifujax.lines.config import LSF, SHAPE_PARAMETERS, EmissionModel, Line, LineFitConfig
 from ifujax.models.doppler import C_KMS
 from ifujax.models.emission import EmissionSpectrum
 from ifujax.models.lsf import LineSpread
@@ -25,7 +26,8 @@ VELOCITY_SCALE = 100.0
 class Setup:
     """A fit of emission lines made ready for one wavelength axis.
 
-    `guess_velocity` and `guess_sigma` (lines,) are the declared guesses in km/s; `reach` (lines, 2) the
+    `guess_velocity` and `guess_sigma` (lines,) are the declared guesses in km/s, `guess_shape` those of the shapes' own
+    parameters by name; `strength_range` (lines, 2) what the strengths may be: 0 or infinite; `reach` (lines, 2) the
     rest wavelengths that a line can affect; `line_windows` those beyond which it is cut, or None.
     """
 
@@ -34,6 +36,8 @@ class Setup:
     space: ParameterSpace
     guess_velocity: np.ndarray
     guess_sigma: np.ndarray
+    guess_shape: Mapping[str, float]
+    strength_range: np.ndarray
     reach: np.ndarray
     line_windows: np.ndarray | None
 
@@ -51,13 +55,14 @@ def prepare(config: LineFitConfig, rest_edges: np.ndarray, redshift: float) -> S
     velocity = np.array([_guess(line.kinematics.velocity, 0.0) for line in lines])
     sigma = np.array([_guess(line.kinematics.velocity_dispersion, 100.0) for line in lines])
     windows = None
-    if config.fit.optimize_fit:
+    if config.fit.optimize_fit and not config.fit.ifscube_compat:  # there the windows only choose pixels
         half = config.fit.optimization_window * sigma / C_KMS
         centre = rest * (1.0 + velocity / C_KMS)
         windows = np.stack([centre * (1.0 - half), centre * (1.0 + half)], axis=1)
     model = EmissionSpectrum(
         names=tuple(line.name for line in lines),
         strengths=tuple(line.strength for line in lines),
+        shapes=tuple(line.shape for line in lines),
         profile=config.model.profile,
         resolved=_resolved(config, lines, rest_edges, redshift),
         n_continuum=degree + 1 if joint and degree is not None else 0,
@@ -65,9 +70,13 @@ def prepare(config: LineFitConfig, rest_edges: np.ndarray, redshift: float) -> S
         rest_wavelengths=rest,
         redshift=np.float64(redshift),
         spread=_line_spread(config.model.lsf),
+        h4_constant=-3.0 if config.model.h4_convention == "ifscube" else 3.0,
     )
     space = ParameterSpace.build(_declarations(lines))
-    return Setup(lines, model, space, velocity, sigma, _reach(lines, rest, velocity, sigma), windows)
+    shape = {f"{line.name}.{role}": _guess(item, 0.0) for line in lines for role, item in _items(line)[3:]}
+    return Setup(
+        lines, model, space, velocity, sigma, shape, _strength_range(lines), _reach(lines, rest, velocity, sigma), windows
+    )
 
 
 def _inside(model: EmissionModel, rest_edges: np.ndarray) -> tuple[Line, ...]:
@@ -98,11 +107,9 @@ def _inside(model: EmissionModel, rest_edges: np.ndarray) -> tuple[Line, ...]:
 
 
 def _items(line: Line) -> list[tuple[str, Declaration]]:
-    return [
-        (line.strength, line.strength_declaration),
-        ("velocity", line.kinematics.velocity),
-        ("velocity_dispersion", line.kinematics.velocity_dispersion),
-    ]
+    """Name and declaration of each of a line's parameters, its strength first."""
+    shape = [(role, getattr(line.kinematics, role)) for role in SHAPE_PARAMETERS[line.shape]]
+    return [(line.strength, line.strength_declaration), *shape]
 
 
 def _expressions(item: Declaration) -> list[str]:
@@ -113,13 +120,13 @@ def _expressions(item: Declaration) -> list[str]:
 
 def _declarations(lines: tuple[Line, ...]) -> dict[str, Declaration]:
     """Name every parameter; lines that share a Kinematics object follow the first of them."""
-    leaders: dict[int, str] = {}
+    leaders: dict[tuple[int, str], str] = {}
     result: dict[str, Declaration] = {}
     for line in lines:
-        leader = leaders.setdefault(id(line.kinematics), line.name)
         strength = line.strength_declaration
         result[f"{line.name}.{line.strength}"] = replace(strength, start=None) if isinstance(strength, Bounded) else strength
         for role, item in _items(line)[1:]:
+            leader = leaders.setdefault((id(line.kinematics), role), line.name)
             result[f"{line.name}.{role}"] = item if leader == line.name else Tied(f"{leader}.{role}")
     return result
 
@@ -135,6 +142,21 @@ def _guess(item: Declaration, fallback: float) -> float:
     return fallback
 
 
+def _strength_range(lines: tuple[Line, ...]) -> np.ndarray:
+    """Signs that each strength may have, as limits 0 or infinity; tied lines follow those that they are tied to."""
+    limits = {}
+    for line in lines:
+        item = line.strength_declaration
+        if isinstance(item, Bounded):
+            limits[line.name] = (0.0 if item.lower >= 0 else -np.inf, 0.0 if item.upper <= 0 else np.inf)
+        elif isinstance(item, Fixed):
+            limits[line.name] = (0.0, np.inf) if item.value >= 0 else (-np.inf, 0.0)
+    both = list(limits.values())
+    # Ties are ratios nearly always: where all free lines are in emission, so are the tied ones.
+    others = both[0] if both and all(pair == both[0] for pair in both) else (-np.inf, np.inf)
+    return np.array([limits.get(line.name, others) for line in lines])
+
+
 def _reach(lines: tuple[Line, ...], rest: np.ndarray, velocity: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """Rest wavelengths to which each line may contribute: its velocity bounds, and 3 guessed sigma more."""
     ends = []
@@ -147,7 +169,9 @@ def _reach(lines: tuple[Line, ...], rest: np.ndarray, velocity: np.ndarray, sigm
 
 
 def _resolved(config: LineFitConfig, lines: tuple[Line, ...], rest_edges: np.ndarray, redshift: float) -> bool:
-    """Whether the narrowest line that the bounds allow is wide against the pixels."""
+    """Whether all lines are Gaussians and the narrowest that the bounds allow is wide against the pixels."""
+    if any(line.shape != "gaussian" for line in lines):
+        return False
     spread = _line_spread(config.model.lsf)
     for line in lines:
         item = line.kinematics.velocity_dispersion

@@ -2,12 +2,13 @@
 
 A common start leaves about 5 % of spectra in a wrong minimum. Here each component's grid of
 velocities and widths is tried on every spectrum at once (matrix products of shared templates),
-with non-negative amplitudes solved at each grid point; where a second minimum is nearly as deep it
+with amplitudes of the declared sign solved at each grid point; where a second minimum is nearly as deep it
 becomes a second start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from ifujax.models.doppler import C_KMS
 
 _ROWS_AT_ONCE = 256
 _MAX_GRID = 240
+_LEAST_POWER = np.float32(1e-30)
 _RIVAL = 12.0
 """A second minimum whose chi2 is within this of the best becomes another start."""
 
@@ -35,6 +37,8 @@ class Component:
     """For each line, the templates as (n_pix, grid)."""
     products: dict[tuple[int, int], np.ndarray]
     """Products of the templates of two lines that touch somewhere, (n_pix, grid)."""
+    signs: tuple[tuple[float, float], ...]
+    """Limits of each line's strength: 0 or infinite."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,42 @@ class StartFinder:
             ranked = self._ranked(residual, ivar, extra - extra // 4)
             ways += [ranked, self._random(ways[0], extra - len(ranked.velocity), seed_rows)]
         return Starts(*(np.concatenate([getattr(way, name) for way in ways]) for name in ("velocity", "sigma", "strength")))
+
+    def beside(self, left: np.ndarray, ivar: np.ndarray, groups: Sequence[int], count: int) -> Starts:
+        """Place some components in what the others leave: the first at each of its `count` best places, the rest at their best.
+
+        Parameters
+        ----------
+        left, ivar : array (n, n_pix)
+            Data less continuum and the other components; inverse variance, 0 = masked.
+        groups : sequence of int
+            Which of `components`.
+        count : int
+
+        Returns
+        -------
+        Starts
+            (count, n, lines); NaN for lines of other components, and where there is no further place.
+        """
+        found = np.full((3, count, len(left), len(self.setup.lines)), np.nan)
+        first, others = self.components[groups[0]], [self.components[group] for group in groups[1:]]
+        for row in range(0, len(left), _ROWS_AT_ONCE):
+            part = slice(row, row + _ROWS_AT_ONCE)
+            y, w, scale = _whitened(left[part], ivar[part])
+            score, amplitude = _score(first, y, w)
+            for k in range(count):
+                best, component, rest = np.argmax(score, axis=1), first, y
+                place = np.full((3, len(y), found.shape[3]), np.nan)
+                chosen = _put(place, first, best, amplitude, scale)
+                found_one = np.isfinite(score.max(axis=1))
+                score[_near(first, best)] = -np.inf
+                for other in others:
+                    rest = rest - np.einsum("nk,nkp->np", chosen, component.templates[best])
+                    its_score, its_amplitude = _score(other, rest, w)
+                    best, component = np.argmax(its_score, axis=1), other
+                    chosen = _put(place, other, best, its_amplitude, scale)
+                found[:, k, part] = np.where(found_one[None, :, None], place, np.nan)
+        return Starts(*found)
 
     def _ranked(self, residual: np.ndarray, ivar: np.ndarray, count: int) -> Starts:
         """Place all components but one by the matched filter, that one at each of its best places, and keep the best `count`.
@@ -204,7 +244,8 @@ class StartFinder:
                 norm = np.sqrt((flat[a] ** 2).sum(axis=0) * (flat[b] ** 2).sum(axis=0))
                 if a == b or np.any(product.sum(axis=0) > 1e-2 * norm):
                     products[a, b] = product
-        return Component(tuple(group), velocity, sigma, templates, flat, products)
+        signs = tuple((float(low), float(high)) for low, high in setup.strength_range[group])
+        return Component(tuple(group), velocity, sigma, templates, flat, products, signs)
 
 
 def _whitened(residual: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -253,7 +294,7 @@ def _shared(first: Starts, components: list[Component], pairs: list[tuple[int, i
             sigma[..., lines] = np.clip(factor * s, grid.sigma.min(), grid.sigma.max())
         for i, j in zip(one, two):
             strength[..., i] *= 0.5
-            strength[..., j] = np.maximum(strength[..., j], strength[..., i])
+            strength[..., j] = np.where(np.abs(strength[..., j]) > np.abs(strength[..., i]), strength[..., j], strength[..., i])
     return Starts(velocity, sigma, strength)
 
 
@@ -308,14 +349,16 @@ def _instrumental(setup: Setup, group: list[int]) -> float:
 
 
 def _score(component: Component, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how much each grid point lowers chi2 (n, grid), and its non-negative amplitudes (lines, n, grid)."""
+    """Return how much each grid point lowers chi2 (n, grid), and its amplitudes (lines, n, grid), of the declared sign."""
     size, (n, grid) = len(component.lines), (len(y), len(component.velocity))
     weighted = w * y
     overlap = [weighted @ component.flat[a] for a in range(size)]
     power = {pair: w @ product for pair, product in component.products.items()}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = [np.where(power[a, a] > 0, 1 / power[a, a], 0) for a in range(size)]
-    amplitude = np.stack([np.maximum(overlap[a] * inverse[a], 0) for a in range(size)])
+    # A template that hardly touches a used pixel has a power whose inverse leaves float32's range.
+    felt = [power[a, a] > _LEAST_POWER for a in range(size)]
+    inverse = [np.where(felt[a], 1 / np.where(felt[a], power[a, a], 1), 0) for a in range(size)]
+    signs = component.signs
+    amplitude = np.stack([np.clip(overlap[a] * inverse[a], *signs[a]) for a in range(size)])
     mixed = [pair for pair in power if pair[0] != pair[1]]
     for _ in range(3 if mixed else 0):
         for a in range(size):
@@ -325,7 +368,7 @@ def _score(component: Component, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarr
             rest = overlap[a].copy()
             for pair in partners:
                 rest -= power[pair] * amplitude[pair[0] + pair[1] - a]
-            amplitude[a] = np.maximum(rest * inverse[a], 0)
+            amplitude[a] = np.clip(rest * inverse[a], *signs[a])
     score = np.zeros((n, grid), np.float32)
     for a in range(size):
         score += amplitude[a] * (2 * overlap[a] - power[a, a] * amplitude[a])

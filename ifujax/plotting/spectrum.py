@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,6 +124,57 @@ def plot_spectrum(
     draw_spectrum(ax, residual, panel)
     if legend:
         ax.legend(fontsize=TICK_SIZE, frameon=False, loc="upper right", handlelength=1.6, labelspacing=0.3)
+    return figure
+
+
+def cut_panel(panel: SpectrumPanel, low: float, high: float) -> SpectrumPanel:
+    """Return the part of a panel between two wavelengths; with fewer than 2 pixels there, the whole."""
+    wavelength = np.asarray(panel.wavelength, dtype=float)
+    keep = (wavelength >= low) & (wavelength <= high)
+    if keep.sum() < 2:
+        return panel
+
+    def cut(values: ArrayLike | None) -> ArrayLike | None:
+        return None if values is None else np.asarray(values)[keep]
+
+    return replace(
+        panel,
+        wavelength=wavelength[keep],
+        data=np.asarray(panel.data)[keep],
+        error=cut(panel.error),
+        model=cut(panel.model),
+        continuum=cut(panel.continuum),
+        components={
+            name: np.asarray(values)[keep] for name, values in panel.components.items() if np.any(np.asarray(values)[keep] != 0)
+        },
+        bad=cut(panel.bad),
+        labels={name: at for name, at in panel.labels.items() if low <= at <= high},
+    )
+
+
+def plot_spectra(panels: Sequence[SpectrumPanel], *, title: str = "", columns: int = 4) -> Figure:
+    """Return a figure of pieces of one spectrum side by side, each with its residuals.
+
+    Parameters
+    ----------
+    panels : sequence of SpectrumPanel
+        Their titles are left out.
+    title : str
+    columns : int
+        Panels in a row.
+    """
+    rows, columns = -(-len(panels) // columns), min(len(panels), columns)
+    size = (7.2 if columns == 1 else 3.2 * columns, 4.6 * rows)
+    figure = NotebookFigure(figsize=size, layout=ConstrainedLayoutEngine(hspace=0.0, h_pad=0.03))
+    outer = figure.add_gridspec(rows, columns)
+    for k, panel in enumerate(panels):
+        grid = outer[k // columns, k % columns].subgridspec(2, 1, height_ratios=(3.2, 1.0), hspace=0.0)
+        ax = figure.add_subplot(grid[0])
+        residual = None if panel.model is None else figure.add_subplot(grid[1], sharex=ax)
+        draw_spectrum(ax, residual, replace(panel, title=""), y_label=k % columns == 0)
+        if columns == 1:
+            ax.legend(fontsize=TICK_SIZE, frameon=False, loc="upper right", handlelength=1.6, labelspacing=0.3)
+    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left")
     return figure
 
 

@@ -3,6 +3,7 @@
 NumPy and float64 only; they share no code with `ifujax.models`, so that each can check the other.
 """
 
+from ifujax.simulate.outflow import flux_errors, outflow
 from ifujax.simulate.problems import three_line_problem, two_component_problem
 from ifujax.simulate.simulated_cube import SimulatedCube, cube
 from ifujax.simulate.simulated_spectra import HALPHA_LINES, LogUniform, SimulatedLine, SimulatedSpectra, Uniform, spectra
@@ -15,6 +16,8 @@ __all__ = [
     "SimulatedSpectra",
     "Uniform",
     "cube",
+    "flux_errors",
+    "outflow",
     "spectra",
     "three_line_problem",
     "two_component_problem",

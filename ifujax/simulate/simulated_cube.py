@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ifujax.errors import UsageError
 from ifujax.simulate.profiles import Profile
-from ifujax.simulate.simulated_spectra import HALPHA_LINES, SimulatedLine, spectra
+from ifujax.simulate.simulated_spectra import HALPHA_LINES, SimulatedLine, SimulatedSpectra, spectra
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -257,13 +257,10 @@ def cube(
             if not (0 <= y < n_y and 0 <= x < n_x):
                 raise UsageError(f"{name} must lie within {shape}; got ({y}, {x}). Give 0-based (y, x).")
     zoom = 1.0 + redshift
-    if wavelength is None:
-        reach = [line.wavelength * zoom for line in lines]
-        wavelength = np.arange(np.floor(min(reach)) - 120.0, max(reach) + 120.0, 1.25)
-    wavelength = np.asarray(wavelength, dtype=np.float64)
+    wavelength = wavelengths_about(lines, zoom) if wavelength is None else np.asarray(wavelength, dtype=np.float64)
     scale_radius = min(shape) / 3.0 if scale_radius is None else scale_radius
 
-    radius, towards_receding = _disc_geometry(shape, inclination, position_angle)
+    radius, towards_receding = disc_geometry(shape, inclination, position_angle)
     fading = np.exp(-radius / scale_radius)
     turnover = 0.5 * scale_radius
     rotating = rotation * np.sin(np.radians(inclination)) * (2.0 / np.pi) * np.arctan(radius / turnover) * towards_receding
@@ -283,6 +280,42 @@ def cube(
         profile=profile,
         seed=seed,
     )
+
+    return packed(
+        simulated,
+        shape,
+        wavelength,
+        redshift=redshift,
+        lsf_fwhm=lsf_fwhm,
+        unit=unit,
+        nan_spaxels=nan_spaxels,
+        masked_spaxels=masked_spaxels,
+        bad_fraction=bad_fraction,
+        seed=seed,
+    )
+
+
+def wavelengths_about(lines: Sequence[SimulatedLine], zoom: float) -> FloatArray:
+    """Return observed wavelengths in steps of 1.25 Angstrom that reach 120 Angstrom beyond the lines."""
+    reach = [line.wavelength * zoom for line in lines]
+    return np.arange(np.floor(min(reach)) - 120.0, max(reach) + 120.0, 1.25)
+
+
+def packed(
+    simulated: SimulatedSpectra,
+    shape: tuple[int, int],
+    wavelength: FloatArray,
+    *,
+    redshift: float,
+    lsf_fwhm: float,
+    unit: str,
+    nan_spaxels: Sequence[tuple[int, int]] = (),
+    masked_spaxels: Sequence[tuple[int, int]] = (),
+    bad_fraction: float = 0.0,
+    seed: int,
+) -> SimulatedCube:
+    """Return rest-frame spectra, one a spaxel, as the cube that is observed; parameters are those of `cube`."""
+    (n_y, n_x), zoom = shape, 1.0 + redshift
 
     def as_planes(rows: FloatArray, scale: float) -> NDArray[np.float32]:
         return np.ascontiguousarray((rows * scale).T.reshape(wavelength.size, n_y, n_x), dtype=np.float32)
@@ -308,12 +341,12 @@ def cube(
         spatial_mask=spatial_mask,
         redshift=redshift,
         unit=unit,
-        lines=tuple(lines),
+        lines=simulated.lines,
         lsf_fwhm=lsf_fwhm,
     )
 
 
-def _disc_geometry(shape: tuple[int, int], inclination: float, position_angle: float) -> tuple[FloatArray, FloatArray]:
+def disc_geometry(shape: tuple[int, int], inclination: float, position_angle: float) -> tuple[FloatArray, FloatArray]:
     """Return the radius in the plane of the disc (spaxels) and the cosine of the azimuth from the receding side."""
     y, x = np.indices(shape, dtype=np.float64)
     y, x = y - (shape[0] - 1) / 2, x - (shape[1] - 1) / 2

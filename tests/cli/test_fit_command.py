@@ -68,7 +68,7 @@ def calls(tmp_path, monkeypatch):
         collected.append(loading)
         return path
 
-    def fit_cube(cube, config, *, progress, precision, chunk_size):
+    def fit_cube(cube, config, *, progress, precision, chunk_size, checkpoint):
         progress("fit", 6, 6)
         collected.append((cube.name, precision, chunk_size))
         return StandIn()
@@ -76,6 +76,8 @@ def calls(tmp_path, monkeypatch):
     monkeypatch.setattr("ifujax.io.cubes.read_cube", read_cube)
     monkeypatch.setattr("ifujax.lines.run.fit_cube", fit_cube)
     (tmp_path / "ha.cfg").write_text(CONFIG)
+    for name in ("a.fits", "a.fits.gz", "b.fits", "bad.fits", "minicube.fits"):
+        (tmp_path / name).write_text(name)
     return collected
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import ifujax
-from ifujax.lines.results import LINE_NAMES
 from ifujax.simulate import SimulatedSpectra, three_line_problem
 from tests.lines.problems import as_cube, as_model
 
@@ -37,7 +36,7 @@ def outcome_of(problem: SimulatedSpectra, factor: float = 1.0, **options) -> Out
     fit = ifujax.fit_cube(as_cube(problem, factor=factor), as_model(problem), **options)
     values, errors = {}, {}
     for line in fit.lines:
-        for name in LINE_NAMES:
+        for name in fit.quantities:
             unit = factor if name in SCALING else 1.0
             values[line, name] = fit[line, name].ravel() / unit
             errors[line, name] = fit.error[line, name].ravel() / unit

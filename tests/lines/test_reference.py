@@ -111,7 +111,7 @@ def compare(run: Run, fit: ifujax.CubeFit) -> np.ndarray:
         chi2, count = chi2_of(run, ours[:, y, x], y, x)
         assert count == n_pix == fit.n_good[y, x]
         # What the fit reports is this chi2 too; without a variance in units of its own noise.
-        noise = fit.flat_noise.reshape(fit.shape)[y, x]
+        noise = fit.found.noise.reshape(fit.shape)[y, x]
         factor = 1.0 if run.cube.uncertainty is not None else (noise / run.scale) ** 2
         np.testing.assert_allclose(fit.chi2[y, x] * factor, chi2, rtol=1e-6)
         result.append((chi2 - best) / min(0.1, 1e-3 * best))

@@ -1,0 +1,150 @@
+"""The command ``ifujax fit-spectrum``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ifujax.cli.fit_cube import CacheOption, LockOption, Outputs, PrecisionOption, QuietOption, ThreadsOption, plan_outputs
+from ifujax.cli.messages import report
+from ifujax.cli.progress import ProgressReporter
+from ifujax.cli.runtime import prepare
+from ifujax.errors import DataError, UsageError
+from ifujax.io.locks import OutputTakenError, lock_file, output_lock
+
+if TYPE_CHECKING:
+    from ifujax.lines.config import LineFitConfig
+
+
+def fit_spectrum(
+    spectra: Annotated[list[Path], typer.Argument(metavar="SPECTRUM...", help="FITS spectra: plain, .gz, .bz2 or .fz.")],
+    config: Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="Configuration, in the style of IFSCube.")],
+    overwrite: Annotated[bool, typer.Option("-o", "--overwrite", help="Replace products that exist.")] = False,
+    plot: Annotated[bool, typer.Option("-p", "--plot", help="Also draw the fit (PNG) beside the product.")] = False,
+    focused_plot: Annotated[
+        bool, typer.Option("-f", "--focused-plot", help="As -p, but only the wavelengths about the lines.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Name of the product; wins over out_image.")
+    ] = None,
+    lock: LockOption = False,
+    threads: ThreadsOption = None,
+    precision: PrecisionOption = "float64",
+    no_cache: CacheOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fit emission lines in one or more spectra.
+
+    The product goes to the current folder, as the spectrum's name with _linefit added, unless the configuration or --output
+    names it. What was found is printed. Several spectra are fitted one after the other with the same configuration.
+
+    \b
+    Example:
+      ifujax fit-spectrum nucleus.fits -c halpha.cfg --focused-plot
+
+    \b
+    halpha.cfg, to start from (comments stand on lines of their own):
+      [loading]
+      scidata: SCI
+      variance: VAR
+      redshift: 0.0037
+      [fit]
+      fitting_window: 6450:6650
+      fit_continuum: yes
+      [continuum]
+      degree: 1
+      [ha]
+      rest_wavelength: 6562.80
+      amplitude: peak, 0:
+      velocity: 0, -600:600
+      sigma: 120, 20:500
+
+    Exit code: 0 done, 1 something is wrong with a file, 2 something is wrong with the command or the configuration.
+    """
+    prepare("cpu", threads, not no_cache)
+    from ifujax.lines.dialect import read_config
+
+    settings = read_config(config)
+    plans = plan_outputs(spectra, settings.output, output=output, plot=plot or focused_plot, kind="spectrum")
+    overwrite = overwrite or settings.output.overwrite
+    for plan in plans:
+        plan.check(overwrite or lock)  # with --lock, what exists is skipped at its turn
+    failed = False
+    for path, plan in zip(spectra, plans):
+        try:
+            with _held(plan.written, lock):
+                plan.check(overwrite)
+                text = _fit_one(path, settings, plan, overwrite, precision, quiet, focused_plot)
+        except OutputTakenError as error:
+            if not lock:
+                if len(spectra) == 1:
+                    raise
+                report("error", f"{path}: {error}")
+                failed = True
+            elif not quiet:
+                typer.echo(f"{path.name}: skipped: {error}")
+            continue
+        except (DataError, OSError) as error:
+            if len(spectra) == 1:
+                raise
+            report("error", f"{path}: {error}")  # the other spectra may well be good
+            failed = True
+            continue
+        if not quiet:
+            typer.echo(text)
+            for each in plan.written:
+                typer.echo(f"  wrote {each}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _held(outputs: list[Path], lock_files: bool) -> Iterator[None]:
+    """Keep other runs from these outputs; with `lock_files` by IFSCube's lock file too."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(output_lock(path)) for path in outputs]
+        if lock_files and outputs:
+            stack.enter_context(lock_file(outputs[0], held[0]))
+        yield
+
+
+def _fit_one(
+    path: Path,
+    config: LineFitConfig,
+    outputs: Outputs,
+    overwrite: bool,
+    precision: str,
+    quiet: bool,
+    focused: bool,
+) -> str:
+    """Read, fit and write one spectrum; return what was found."""
+    from ifujax.io.output import atomic_path
+    from ifujax.io.spectra import read_spectrum
+
+    began = time.monotonic()
+    loading = asdict(config.loading)
+    loading.pop("nan_spaxels")  # which example files for spectra have, too
+    for option in ("spatial_mask", "vortab"):
+        if (value := loading.pop(option)) is not None:
+            raise UsageError(f"[loading] {option} must be left out for a spectrum: it has no spaxels; got {value!r}. Remove it.")
+    with ProgressReporter(quiet) as progress:
+        progress("read", 0, 1)
+        spectrum = read_spectrum(path, **loading)
+        from ifujax.lines.spectrum import fit_spectrum as fit_lines  # jax: not before the file is known to be good
+
+        progress("compile", 0, 1)
+        fit = fit_lines(spectrum, config, precision=precision)
+        progress("write", 0, 1)
+        if outputs.product is not None:
+            fit.write(outputs.product, overwrite=overwrite)
+        if outputs.page is not None:
+            figure = fit.plot(focused=focused)
+            with atomic_path(outputs.page, overwrite) as temporary:
+                figure.savefig(temporary, format="png", dpi=120)
+    return f"{fit.describe()}\n  {time.monotonic() - began:.1f} s with compiling, reading and writing"

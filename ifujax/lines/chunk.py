@@ -1,0 +1,311 @@
+"""The fit of some spaxels of a cube, from their data to arrays that can be kept on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from ifujax.data.cube import Cube
+from ifujax.inference import status as bits
+from ifujax.inference.least_squares import evaluate_batch, fit_batch
+from ifujax.inference.observations import Observations
+from ifujax.inference.options import Options
+from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.results import FitResult
+from ifujax.inference.uncertainty import Derived
+from ifujax.lines.config import LineFitConfig
+from ifujax.lines.declared import declared_start, moment_start, trivial_start
+from ifujax.lines.measure import line_quantities
+from ifujax.lines.monte_carlo import Realisations
+from ifujax.lines.packing import Named, named_starts, narrowed, pack_named, scaled_space, starts_of
+from ifujax.lines.preparation import Preparation, Prepared
+from ifujax.lines.setup import Setup, prepare
+from ifujax.lines.start import StartFinder, Starts
+from ifujax.models.emission import COORDS_AXES
+
+Progress = Callable[[str, int, int], None]
+
+LINE_QUANTITIES = (
+    "flux",
+    "amplitude",
+    "velocity",
+    "velocity_dispersion",
+    "sigma",
+    "equivalent_width",
+    "flux_direct",
+    "equivalent_width_direct",
+)
+"""Quantities measured of every line."""
+SHAPE_QUANTITIES = ("h3", "h4", "lorentz_fwhm")
+"""Quantities of the lines whose shape has them."""
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What the fit of some spaxels gives, one row a spaxel.
+
+    `solution` (n, parameters) in the order of the model's `parameter_names`; `values` and `errors`
+    (n, lines, quantities); `linear` (n, K) continuum coefficients; `fitted` (n, bytes) packed bits of the pixels
+    that had a weight; `draws` (n, realisations, lines, quantities) of Monte Carlo runs, else none.
+    """
+
+    solution: np.ndarray
+    values: np.ndarray
+    errors: np.ndarray
+    linear: np.ndarray
+    status: np.ndarray
+    warn: np.ndarray
+    chi2: np.ndarray
+    n_good: np.ndarray
+    n_iter: np.ndarray
+    noise: np.ndarray
+    fitted: np.ndarray
+    draws: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays by name, to be kept."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    def of(self, rows: np.ndarray) -> ChunkResult:
+        """Return copies of some rows: their indices, or a bool for each."""
+        return ChunkResult(**{name: array[rows] for name, array in self.arrays().items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[ChunkResult]) -> ChunkResult:
+        """Return the results of several chunks, one after the other."""
+        return cls(**{item.name: np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(cls)})
+
+    def take(self, keep: np.ndarray, other: ChunkResult) -> ChunkResult:
+        """Return a result with `other`'s rows where `keep` is False."""
+
+        def choose(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+            return np.where(keep.reshape(-1, *[1] * (mine.ndim - 1)), mine, theirs)
+
+        return ChunkResult(**{item.name: choose(getattr(self, item.name), getattr(other, item.name)) for item in fields(self)})
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Solutions to start from, ``{"line.parameter": (n,)}``, NaN where there is none, and narrower bounds of free parameters.
+
+    The fit starts there alone, where there is a guess; `search` adds the starts found in the data. `more` are further
+    solutions to start from.
+    """
+
+    params: Mapping[str, np.ndarray]
+    lower: Mapping[str, np.ndarray] = field(default_factory=dict)
+    upper: Mapping[str, np.ndarray] = field(default_factory=dict)
+    search: bool = False
+    more: tuple[Mapping[str, np.ndarray], ...] = ()
+
+    def of(self, rows: np.ndarray) -> Guess:
+        """Return the guess of some rows."""
+        params, lower, upper, *more = (
+            {name: side[rows] for name, side in each.items()} for each in (self.params, self.lower, self.upper, *self.more)
+        )
+        return Guess(params, lower, upper, self.search, tuple(more))
+
+
+class ChunkFitter:
+    """Fits any spaxels of one cube; holds what all chunks share."""
+
+    def __init__(
+        self,
+        cube: Cube,
+        config: LineFitConfig,
+        frozen: np.ndarray | None,
+        precision: str = "float64",
+        devices: Sequence[Any] | str | None = None,
+        *,
+        warm_up: bool = False,
+    ) -> None:
+        self.cube, self.config, self.frozen = cube, config, frozen
+        self.precision, self.devices = precision, devices
+        self.setup: Setup = prepare(config, cube.rest_edges, cube.redshift)
+        self.preparation = Preparation(cube, config, self.setup, frozen)
+        model = self.setup.model
+        self.coords = model.coords(cube.rest_edges, self.preparation.window, self.setup.line_windows, self.preparation.n_pix)
+        self.finder = StartFinder(self.setup, self.coords.pixel_velocity, self.coords.width)
+        windows = tuple(line.continuum_windows for line in self.setup.lines)
+        self.derived = line_quantities(config.equivalent_width.sigma_factor, windows if any(windows) else None)
+        self.options = Options(
+            linear="eliminate" if model.n_continuum else "keep",
+            max_iter=config.fit.max_iter,
+            tolerance=config.fit.tolerance,
+            warm_up=warm_up,
+        )
+        own = {role for i in range(len(model.names)) for role in model.parameters(i)}
+        self.quantities = (*LINE_QUANTITIES, *(name for name in SHAPE_QUANTITIES if name in own))
+
+    @property
+    def n_free(self) -> int:
+        """Free parameters of one fit, the continuum fitted with the lines included."""
+        return self.setup.space.n_free + self.setup.model.n_continuum
+
+    def dof(self, n_good: np.ndarray) -> np.ndarray:
+        """Return the degrees of freedom of fits of `n_good` pixels."""
+        return n_good / self.config.fit.instrument_dispersion - self.n_free
+
+    @property
+    def n_linear(self) -> int:
+        """Continuum coefficients that are kept of each spaxel."""
+        return 0 if self.preparation.degree is None else self.preparation.degree + 1
+
+    def fit(self, rows: np.ndarray, progress: Progress | None = None, guess: Guess | None = None) -> ChunkResult:
+        """Run all steps on some spaxels (flat indices)."""
+        ready = self.preparation(rows)
+        found = None if guess is None or guess.search else starts_of(self.setup, guess.params)
+        if found is None:
+            found = self.finder.find(ready.residual, ready.ivar, self.config.fit.starts, rows)
+        space = scaled_space(self.setup, found, ready.ivar)
+        ways = self._ways(found, ready, guess)
+        if guess is not None:
+            space = narrowed(space, guess.lower, guess.upper, len(rows))
+        obs = self._observations(ready)
+        if self.config.fit.fixed:
+            result = self._evaluate(space, obs, ways[0], self.derived)
+        else:
+            start = np.concatenate([pack_named(self.setup, space, way, len(rows)) for way in ways])
+            result = fit_batch(
+                self.setup.model,
+                space,
+                obs,
+                start,
+                options=self.options,
+                derived=self.derived,
+                precision=self.precision,
+                devices=self.devices,
+                progress=progress,
+            )
+        chunk = self._concluded(self._collect(result, ready), ready, space)
+        if self.config.fit.monte_carlo and not self.config.fit.fixed:
+            chunk = self._monte_carlo(chunk, result, ready, space, obs, rows)
+        return chunk
+
+    def without_draws(self) -> ChunkFitter:
+        """Return a fitter of the same spaxels that makes no Monte Carlo draws: for passes that are not the last."""
+        other = copy(self)
+        other.config = replace(self.config, fit=replace(self.config.fit, monte_carlo=0))
+        return other
+
+    def evaluate(self, rows: np.ndarray, solution: np.ndarray, derived: Derived) -> FitResult:
+        """Return what `derived` says of stored solutions (n, parameters), with errors from the curvature there."""
+        ready = self.preparation(rows)
+        space = scaled_space(self.setup, self.finder.find(ready.residual, ready.ivar, 1, rows), ready.ivar)
+        way = dict(zip(self.setup.model.parameter_names, solution.T))
+        return self._evaluate(space, self._observations(ready), way, derived)
+
+    def _evaluate(self, space: ParameterSpace, obs: Observations, way: Named, derived: Derived) -> FitResult:
+        return evaluate_batch(
+            self.setup.model,
+            space,
+            obs,
+            pack_named(self.setup, space, way, obs.batch)[0],
+            options=replace(self.options, warm_up=False),
+            derived=derived,
+            precision=self.precision,
+            devices=self.devices,
+        )
+
+    def _observations(self, ready: Prepared) -> Observations:
+        return Observations(ready.values, ready.ivar, replace(self.coords, background=ready.background), COORDS_AXES)
+
+    def _ways(self, found: Starts, ready: Prepared, guess: Guess | None) -> list[Named]:
+        """Return every start, by name."""
+        options, model = self.config.fit, self.setup.model
+        if options.fixed:
+            return [declared_start(self.setup, ready.residual, ready.ivar)]
+        ways = named_starts(self.setup, found)
+        if options.guess_parameters:
+            coords = self.coords
+            ways.append(moment_start(self.setup, ready.residual, ready.ivar, coords.pixel_velocity, coords.width))
+        if options.trivial:
+            ways.append(trivial_start(self.setup, ready.residual, ready.ivar))
+        if guess is None:
+            return ways
+        if guess.search:
+            return [*ways, guess.params, *guess.more]
+        # Where the guess is missing the data's own starts stand in.
+        none = ~np.isfinite(np.stack([guess.params[name] for name in model.parameter_names])).all(axis=0)
+        return [
+            guess.params,
+            *guess.more,
+            *({name: np.where(none, value, np.nan) for name, value in way.items()} for way in ways),
+        ]
+
+    def _collect(self, fit: FitResult, ready: Prepared) -> ChunkResult:
+        model, options = self.setup.model, self.config.fit
+        n, lines = len(fit.chi2), model.names
+        status = np.where(ready.constant, bits.CONSTANT_DATA.value, fit.status)
+        if options.minimum_good_fraction > 0:
+            share = (ready.ivar > 0).sum(axis=1) / max(int(self.preparation.fitted.sum()), 1)
+            few = (share < options.minimum_good_fraction) & (fit.n_good > 0)
+            status = np.where(few, status | bits.FEW_GOOD_PIXELS.value, status)
+        lost = status != 0
+        values = np.full((n, len(lines), len(self.quantities)), np.nan)
+        errors = np.full_like(values, np.nan)
+        for i, line in enumerate(lines):
+            for q, quantity in enumerate(self.quantities):
+                name = f"{line}.{quantity}"
+                measured = name in fit.derived
+                if not measured and name not in fit.params:
+                    continue  # of another shape
+                value, error = (fit.derived, fit.derived_error) if measured else (fit.params, fit.error)
+                # Where the data say nothing (the velocity of a line without flux) the value is only the start.
+                unknown = np.isnan(error[name]) & (not options.fixed)
+                values[:, i, q] = np.where(lost | unknown, np.nan, value[name])
+                errors[:, i, q] = np.where(lost | options.fixed, np.nan, error[name])
+        warn = np.where(np.isfinite(ready.noise), bits.NOISE_ESTIMATED.value, 0)
+        warn = warn | np.where(ready.dropped_variance > 0, bits.BAD_VARIANCE.value, 0)
+        return ChunkResult(
+            solution=np.stack([fit.params[name] for name in model.parameter_names], axis=1),
+            values=values,
+            errors=errors,
+            linear=fit.linear if model.n_continuum else ready.polynomial,
+            status=status.astype(np.int32),
+            warn=np.where(lost, warn, warn | fit.warn).astype(np.int32),
+            chi2=np.where(lost, np.nan, fit.chi2),
+            n_good=fit.n_good.astype(np.int32),
+            n_iter=fit.n_iter.astype(np.int32),
+            noise=ready.noise,
+            fitted=np.packbits(ready.ivar[:, : self.cube.shape[0]] > 0, axis=1),
+            draws=np.zeros((n, 0, len(lines), len(self.quantities))),
+        )
+
+    def _concluded(self, chunk: ChunkResult, ready: Prepared, space: ParameterSpace) -> ChunkResult:
+        """Return the finished fits: where a subclass has the last word."""
+        return chunk
+
+    def _monte_carlo(
+        self, chunk: ChunkResult, fit: FitResult, ready: Prepared, space: ParameterSpace, obs: Observations, rows: np.ndarray
+    ) -> ChunkResult:
+        """Fit noise realisations from the solution; their scatter replaces the errors."""
+        made = Realisations(self.setup.model, self.coords, self.config.fit.seed, compat=self.config.fit.ifscube_compat)
+        sound = chunk.status == 0
+        draws = np.full((len(rows), self.config.fit.monte_carlo, *chunk.values.shape[1:]), np.nan)
+        way = dict(zip(self.setup.model.parameter_names, np.where(sound[:, None], chunk.solution, np.nan).T))
+        start = pack_named(self.setup, space, way, len(rows))
+        for k, noisy in enumerate(made(fit, ready, rows, self.config.fit.monte_carlo)):
+            again = fit_batch(
+                self.setup.model,
+                space,
+                replace(obs, values=noisy),
+                start,
+                options=replace(self.options, warm_up=False),
+                derived=self.derived,
+                precision=self.precision,
+                devices=self.devices,
+            )
+            drawn = self._collect(again, ready)
+            draws[:, k] = np.where(sound[:, None, None], drawn.values, np.nan)
+        count = np.isfinite(draws).sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.nansum(draws, axis=1) / count
+            spread = np.sqrt(np.nansum((draws - mean[:, None]) ** 2, axis=1) / (count - 1))
+        # An error from less than half of the draws would be of the lucky ones only.
+        errors = np.where(2 * count > draws.shape[1], spread, np.nan)
+        return replace(chunk, errors=np.where(np.isnan(chunk.values), np.nan, errors), draws=draws)

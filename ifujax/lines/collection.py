@@ -1,0 +1,78 @@
+"""Chunks gathered into arrays over all spaxels."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+
+from ifujax.inference import status as bits
+from ifujax.lines.chunk import ChunkFitter, ChunkResult
+from ifujax.lines.config import FitOptions
+
+
+class Collection:
+    """The results of all spaxels of a cube, filled chunk by chunk; those that were never fitted are skipped."""
+
+    def __init__(self, fitter: ChunkFitter) -> None:
+        n = fitter.cube.n_spaxels
+        n_lines, n_quantities = len(fitter.setup.model.names), len(fitter.quantities)
+        self.quantities = fitter.quantities
+        draws = 0 if fitter.config.fit.fixed else fitter.config.fit.monte_carlo
+        self.all = ChunkResult(
+            solution=np.full((n, len(fitter.setup.model.parameter_names)), np.nan),
+            values=np.full((n, n_lines, n_quantities), np.nan),
+            errors=np.full((n, n_lines, n_quantities), np.nan),
+            linear=np.full((n, fitter.n_linear), np.nan),
+            status=np.full(n, bits.SKIPPED.value, np.int32),
+            warn=np.zeros(n, np.int32),
+            chi2=np.full(n, np.nan),
+            n_good=np.zeros(n, np.int32),
+            n_iter=np.zeros(n, np.int32),
+            noise=np.full(n, np.nan),
+            fitted=np.zeros((n, -(-fitter.cube.shape[0] // 8)), np.uint8),
+            draws=np.full((n, draws, n_lines, n_quantities), np.nan) if draws else np.zeros((n, 0, n_lines, n_quantities)),
+        )
+
+    def put(self, rows: np.ndarray, chunk: ChunkResult) -> None:
+        """Take the results of some spaxels (flat indices)."""
+        for item in fields(ChunkResult):
+            getattr(self.all, item.name)[rows] = getattr(chunk, item.name)
+
+    def of(self, rows: np.ndarray) -> ChunkResult:
+        """Return the results of some spaxels."""
+        return self.all.of(rows)
+
+    def spread(self, bins: np.ndarray) -> None:
+        """Give every spaxel of a bin the results of its first one. `bins` (y, x), negative = no bin."""
+        flat = bins.ravel()
+        members = np.flatnonzero(flat >= 0)
+        _, first, inverse = np.unique(flat[members], return_index=True, return_inverse=True)
+        self.put(members, self.of(members[first][inverse]))
+
+    def conclude(self, options: FitOptions, n_free: int) -> None:
+        """Apply what concerns finished fits: scaled errors, thresholds, advisory bits."""
+        found = self.all
+        if options.scale_errors:
+            dof = found.n_good / options.instrument_dispersion - n_free
+            with np.errstate(invalid="ignore", divide="ignore"):
+                factor = np.sqrt(np.where(dof > 0, found.chi2 / dof, np.nan))
+            found.errors[...] *= factor[:, None, None]
+        flux, error = (array[:, :, self.quantities.index("flux")] for array in (found.values, found.errors))
+        fitted = found.status == 0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            weak = ~(np.abs(flux / error) > 3).any(axis=1)
+            faint = fitted[:, None] & ~(np.abs(flux / error) >= options.sig_threshold)
+        if not options.fixed:
+            found.warn[fitted & weak] |= bits.NO_DETECTION.value
+        width = found.values[:, :, self.quantities.index("equivalent_width")]
+        found.warn[fitted & np.isnan(width).any(axis=1)] |= bits.CONTINUUM_NOT_POSITIVE.value
+        lost = np.zeros_like(faint)
+        if options.test_jacobian:
+            own = [
+                self.quantities.index(name) for name in self.quantities if name in ("velocity", "velocity_dispersion", "h3", "h4")
+            ]
+            lost |= np.isnan(found.errors[:, :, own]).any(axis=2)
+        if options.sig_threshold > 0:
+            lost |= faint
+        found.values[lost], found.errors[lost] = np.nan, np.nan

@@ -1,0 +1,146 @@
+"""The fit of some spaxels in IFSCube's way: the hooks of `ChunkFitter` that ``ifscube_compat`` replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+
+from ifujax.data.cube import Cube
+from ifujax.inference.declarations import Bounded, Declaration, Fixed
+from ifujax.inference.parameters import ParameterSpace
+from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess
+from ifujax.lines.config import LineFitConfig
+from ifujax.lines.ifscube.adapt import difference_step
+from ifujax.lines.ifscube.goodness import chi_square, degrees_of_freedom, flux_scale
+from ifujax.lines.ifscube.measure import measure
+from ifujax.lines.ifscube.packing import Packing
+from ifujax.lines.ifscube.preparation import CompatPreparation, CompatPrepared, start_amplitudes
+from ifujax.lines.ifscube.profiles import LineParameters, line_profiles
+from ifujax.lines.ifscube.stopping import forward_difference_point
+from ifujax.lines.packing import Named
+from ifujax.lines.preparation import Prepared
+from ifujax.lines.start import Starts
+
+_SMALLEST_STEP = 1e-6
+"""Difference steps below this move nothing that can be told from rounding."""
+_ROWS_AT_ONCE = 256
+
+
+class CompatFitter(ChunkFitter):
+    """Fits spaxels from IFSCube's start to where IFSCube stops, and measures lines as it does.
+
+    Parameters
+    ----------
+    cube, whole : Cube
+        The cube cut to the fitting window, and uncut, both from `adapted_cube`.
+    config : LineFitConfig
+        From `adapted_config`.
+    precision, devices, warm_up
+        As for `ChunkFitter`.
+
+    Notes
+    -----
+    Status bits are ours: 0 is a fit that ended, whatever IFSCube's SLSQP would have said of it.
+    """
+
+    def __init__(
+        self,
+        cube: Cube,
+        config: LineFitConfig,
+        whole: Cube,
+        precision: str = "float64",
+        devices: Sequence[Any] | str | None = None,
+        *,
+        warm_up: bool = False,
+    ) -> None:
+        super().__init__(cube, config, None, precision, devices, warm_up=warm_up)
+        self.preparation = CompatPreparation(cube, config, self.setup)
+        self.axis = whole.rest_wavelength
+        first = int(np.searchsorted(whole.wavelength, cube.wavelength[0]))
+        self.inside = slice(first, first + cube.shape[0])
+        self.rest_lines = np.asarray(self.setup.model.rest_wavelengths)
+        self.packing = Packing(self.setup)
+        self.step = difference_step(config)
+
+    def dof(self, n_good: np.ndarray) -> np.ndarray:
+        """Return what IFSCube divides chi2 by."""
+        packing = self.packing
+        return degrees_of_freedom(n_good, packing.n_packed, packing.n_constraints, self.config.fit.instrument_dispersion)
+
+    @cached_property
+    def guess(self) -> dict[str, float]:
+        """The guess of every parameter, by name: the same for all spaxels, ``peak`` and the like included."""
+        keyword = {line.name: _keyword(line.strength_declaration) for line in self.setup.lines}
+        found = start_amplitudes(self.cube, {word for word in keyword.values() if isinstance(word, str)})
+        result = dict(self.setup.guess_shape)
+        for i, line in enumerate(self.setup.lines):
+            item, said = line.strength_declaration, keyword[line.name]
+            value = found[said] if isinstance(said, str) else said
+            limits = (item.lower, item.upper) if isinstance(item, Bounded) else (-np.inf, np.inf)
+            result[f"{line.name}.amplitude"] = float(np.clip(value, *limits))
+            result[f"{line.name}.velocity"] = float(self.setup.guess_velocity[i])
+            result[f"{line.name}.velocity_dispersion"] = float(self.setup.guess_sigma[i])
+        return result
+
+    def _ways(self, found: Starts, ready: Prepared, guess: Guess | None) -> list[Named]:
+        given = {} if guess is None else guess.params
+        way = {name: np.full(len(ready.ivar), value) for name, value in self.guess.items()}
+        return [way | {name: np.where(np.isfinite(value), value, way[name]) for name, value in given.items()}]
+
+    def _concluded(self, chunk: ChunkResult, ready: Prepared, space: ParameterSpace) -> ChunkResult:
+        """Move the solution to where IFSCube stops, and replace what it measures in its own way."""
+        ready = cast(CompatPrepared, ready)
+        solution, chi2 = chunk.solution.copy(), np.full(len(chunk.solution), np.nan)
+        scale = flux_scale(ready.data, ready.ivar[:, : self.cube.shape[0]] > 0)
+        sound = np.flatnonzero((chunk.status == 0) & np.isfinite(solution).all(axis=1))
+        for first in range(0, len(sound), _ROWS_AT_ONCE):
+            rows = sound[first : first + _ROWS_AT_ONCE]
+            solution[rows], chi2[rows] = self._stopped(solution[rows], ready, space, scale[rows], rows)
+        table = np.where((chunk.status == 0)[:, None], solution, np.nan).reshape(-1, *self.packing.packed.shape[1:])
+        lines = LineParameters(self.rest_lines, *np.moveaxis(table, -1, 0).swapaxes(1, 2))
+        stellar = ready.stellar if ready.stellar.size else None
+        window = self.config.fit.window or self.preparation.window
+        measured = measure(self.axis, self.inside, window, ready.data, ready.continuum, stellar, lines)
+        values = chunk.values.copy()
+        for q, name in enumerate(self.quantities):
+            if name in measured:
+                values[:, :, q] = measured[name].T
+            else:  # NaN where the data say nothing
+                slot = _SLOTS.index("velocity_dispersion" if name == "sigma" else name)
+                values[:, :, q] = np.where(np.isnan(values[:, :, q]), np.nan, table[:, :, slot])
+        return replace(chunk, solution=solution, values=values, chi2=chi2)
+
+    def _stopped(
+        self, solution: np.ndarray, ready: CompatPrepared, space: ParameterSpace, scale: np.ndarray, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return where IFSCube stops near fits (n, parameters) of some rows, and its chi2 there."""
+        used = np.flatnonzero((ready.ivar[rows] > 0).any(axis=0))
+        wave = self.preparation.rest[used]
+        values, ivar = (array[np.ix_(rows, used)] for array in (ready.values, ready.ivar))
+        table = solution.reshape(-1, *self.packing.packed.shape[1:])
+        if self.step > _SMALLEST_STEP and not self.config.fit.fixed:
+            wide = space.broadcast(len(ready.ivar))
+            mine = replace(wide, **{name: getattr(wide, name)[rows] for name in _NUMBERS})
+            moves = self.packing.moves(mine, solution, scale)
+            table = forward_difference_point(wave, self.rest_lines, values, ivar, table, moves, self.step)
+        residual = values - line_profiles(wave, self.rest_lines, table).sum(axis=1)
+        good = ivar > 0
+        variance = None if self.cube.uncertainty is None else 1.0 / np.where(good, ivar, 1.0)
+        return table.reshape(solution.shape), chi_square(residual, variance, good, scale)
+
+
+def _keyword(item: Declaration) -> str | float:
+    """Return the guessed amplitude, or the word that stands for it; tied ones follow whatever it is."""
+    if isinstance(item, Fixed):
+        return item.value
+    said = item.start if isinstance(item, Bounded) else None
+    return "peak" if said is None else said
+
+
+_SLOTS = ("amplitude", "velocity", "velocity_dispersion", "h3", "h4")
+"""Columns of a table of parameters."""
+_NUMBERS = ("lower", "upper", "scale", "fixed", "prior_mean", "prior_sigma")
