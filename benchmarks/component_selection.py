@@ -42,7 +42,7 @@ def main() -> None:
                 opening_angle=angle,
                 seed=options.seed,
             )
-            for angle in (0.0, 181.0)
+            for angle in (0.0, 180.0)
         )
         alone, both = (ifujax.fit_components(each.cube, models) for each in (single, double))
         gain = alone.fits[0].chi2 - alone.fits[1].chi2

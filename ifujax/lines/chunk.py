@@ -19,7 +19,7 @@ from ifujax.inference.results import FitResult
 from ifujax.inference.uncertainty import Derived
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.declared import declared_start, moment_start, trivial_start
-from ifujax.lines.measure import line_quantities
+from ifujax.lines.measure import check_windows, line_quantities
 from ifujax.lines.monte_carlo import Realisations
 from ifujax.lines.packing import Named, named_starts, narrowed, pack_named, scaled_space, starts_of
 from ifujax.lines.preparation import Preparation, Prepared
@@ -130,8 +130,8 @@ class ChunkFitter:
         model = self.setup.model
         self.coords = model.coords(cube.rest_edges, self.preparation.window, self.setup.line_windows, self.preparation.n_pix)
         self.finder = StartFinder(self.setup, self.coords.pixel_velocity, self.coords.width)
-        windows = tuple(line.continuum_windows for line in self.setup.lines)
-        self.derived = line_quantities(config.equivalent_width.sigma_factor, windows if any(windows) else None)
+        windows = check_windows(self.setup.lines, cube.rest_wavelength)
+        self.derived = line_quantities(config.equivalent_width.sigma_factor, windows)
         self.options = Options(
             linear="eliminate" if model.n_continuum else "keep",
             max_iter=config.fit.max_iter,

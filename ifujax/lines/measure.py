@@ -5,14 +5,18 @@ Pure functions of one spectrum's fit; `ifujax.inference.uncertainty` carries the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
+from ifujax.errors import UsageError
 from ifujax.inference.uncertainty import Derived
+from ifujax.lines.config import Line
 from ifujax.models.doppler import doppler_factor
 from ifujax.models.emission import EmissionSpectrum, SpectralCoords
 
@@ -21,6 +25,26 @@ WINDOW_SIGMA = 5.0
 
 Windows = tuple[tuple[float, float, float, float] | None, ...]
 """For each line the rest wavelengths (blue0, blue1, red0, red1) of its own continuum, or None."""
+
+
+def check_windows(lines: Sequence[Line], wavelength: np.ndarray) -> Windows | None:
+    """Return the continuum windows of every line, None if no line has any.
+
+    Raises
+    ------
+    UsageError
+        For a window without a pixel of the rest `wavelength` axis.
+    """
+    for line in lines:
+        ends = line.continuum_windows or ()
+        for low, high in zip(ends[::2], ends[1::2]):
+            if not ((wavelength >= low) & (wavelength <= high)).any():
+                raise UsageError(
+                    f"continuum_windows of {line.name!r} must hold a pixel each; got {low:g} to {high:g}, data from "
+                    f"{wavelength[0]:.1f} to {wavelength[-1]:.1f} (rest). Move it, or widen the fitting window."
+                )
+    windows = tuple(line.continuum_windows for line in lines)
+    return windows if any(windows) else None
 
 
 def _window(model: EmissionSpectrum, params: Any, coords: SpectralCoords, i: int, reach: float) -> Array:

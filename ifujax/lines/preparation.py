@@ -118,6 +118,8 @@ class Preparation:
         if self.config.continuum.mode == "joint":
             ivar[self._outliers(residual, ivar, clipped)] = 0.0
         ivar[constant] = 0.0
+        if background.size:
+            background = _bridged(background, good)
         pad = [(0, 0), (0, self.n_pix - len(self.rest))]
         values, residual, ivar = (np.pad(array, pad) for array in (values, residual, ivar))
         background = np.pad(background, pad) if background.size else background
@@ -183,6 +185,15 @@ class Preparation:
 
 def _inside_any(wavelength: np.ndarray, ranges: np.ndarray) -> np.ndarray:
     return np.asarray(((wavelength >= ranges[:, :1]) & (wavelength <= ranges[:, 1:])).any(axis=0))
+
+
+def _bridged(background: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Return the background with bad pixels, where it is unknown, bridged by straight lines: equivalent widths divide by it."""
+    result, pixels = np.array(background), np.arange(background.shape[1])
+    for row in np.flatnonzero(~good.all(axis=1) & good.any(axis=1)):
+        bad = ~good[row]
+        result[row, bad] = np.interp(pixels[bad], pixels[good[row]], background[row, good[row]])
+    return result
 
 
 def _row_median(values: np.ndarray, good: np.ndarray) -> np.ndarray:

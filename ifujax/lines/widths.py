@@ -77,7 +77,7 @@ class VelocityQuantities:
             result |= {f"intrinsic.{name}": value for name, value in _named(lower, middle, upper, own.mean()).items()}
         low, high = self._window(*lax.stop_gradient((below, median, above)))
         ends = seen.cumulative(jnp.stack([low, high]))
-        result |= {"window.low": low, "window.high": high, "window.flux": seen.total * (ends[1] - ends[0])}
+        result |= {"window.low": low, "window.high": high, "window.flux": seen.unit * seen.total * (ends[1] - ends[0])}
         held = lax.stop_gradient(params)
         now, then = (sum(model.line(each, coords, i) for i in self.lines) for each in (params, held))
         at, response = self._responses(model, held, coords, low, high)
@@ -107,7 +107,7 @@ class VelocityQuantities:
         outside, end = profiles.cumulative(jnp.stack([low, high]))
         levels = jnp.stack([outside + share * (end - outside) for share in self.shares])
         at = profiles.percentiles(levels)
-        density = profiles.total * profiles.slope(at)
+        density = profiles.unit * profiles.total * profiles.slope(at)
         line = model.rest_wavelengths[self.lines[0]] * doppler_factor(coords.pixel_velocity[self.lines[0]])
         starts, stops = (velocity_of(line + side * coords.width, self.reference) for side in (-0.5, 0.5))
 
@@ -180,7 +180,7 @@ def _named(lower: Array, median: Array, upper: Array, centroid: Array) -> dict[s
 
 @dataclass(frozen=True)
 class _Profiles:
-    """Profiles of several lines as functions of velocity relative to one wavelength, and their fluxes.
+    """Profiles of several lines as functions of velocity relative to one wavelength, and their fluxes in some `unit`.
 
     `shapes` (centre, sigma, FWHM of the Lorentzian part, h3, h4), None for what a shape does not have; `origins`
     the velocity at which each line's own rest wavelength lies.
@@ -189,6 +189,7 @@ class _Profiles:
     shapes: tuple[tuple[Any, ...], ...]
     fluxes: tuple[Array, ...]
     origins: tuple[Array, ...]
+    unit: Array
 
     @classmethod
     def of(cls, quantities: VelocityQuantities, model: EmissionSpectrum, params: Any, seen_by: EmissionSpectrum) -> _Profiles:
@@ -199,16 +200,21 @@ class _Profiles:
             skew, kurtosis = (params[f"{name}.{k}"] if model.shapes[i] == "gauss_hermite" else None for k in ("h3", "h4"))
             shapes.append((params[f"{name}.velocity"], *seen_by.widths(params, i), skew, kurtosis))
         fluxes = tuple(model.flux(params, i) for i in quantities.lines)
+        # In units of the sum, as a number: squares of raw fluxes leave float32's range.
+        unit = lax.stop_gradient(jnp.abs(sum(fluxes[1:], start=fluxes[0])))
+        fluxes = tuple(flux / jnp.where(unit > 0, unit, 1.0) for flux in fluxes)
         origins = tuple(velocity_of(model.rest_wavelengths[i], quantities.reference) for i in quantities.lines)
-        return cls(tuple(shapes), fluxes, origins)
+        return cls(tuple(shapes), fluxes, origins, unit)
 
     @property
     def total(self) -> Array:
-        """Flux of all lines."""
+        """Flux of all lines, in `unit`."""
         return sum(self.fluxes[1:], start=self.fluxes[0])
 
     def _held(self) -> _Profiles:
-        return _Profiles(lax.stop_gradient(self.shapes), lax.stop_gradient(self.fluxes), lax.stop_gradient(self.origins))
+        return _Profiles(
+            lax.stop_gradient(self.shapes), lax.stop_gradient(self.fluxes), lax.stop_gradient(self.origins), self.unit
+        )
 
     def cumulative(self, velocity: Array) -> Array:
         """Return the share of the flux below velocities (k,)."""

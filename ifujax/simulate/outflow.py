@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ifujax.simulate.profiles import gaussian_line, lsf_sigma_velocity
+from ifujax.errors import UsageError
+from ifujax.simulate.profiles import gaussian_line, lsf_sigma_velocity, peak_flux_density
 from ifujax.simulate.simulated_cube import MUSE_UNIT, SimulatedCube, disc_geometry, packed, wavelengths_about
 from ifujax.simulate.simulated_spectra import (
     HALPHA_LINES,
@@ -64,7 +65,7 @@ def outflow(
         Lines of the disc. Those of the outflow have the same wavelengths, line ratios of their own and ``_broad`` after
         their names.
     opening_angle : float
-        Full angle of each of the two cones, degrees; 0 for no outflow at all.
+        Full angle of each of the two cones, degrees: 0 for no outflow at all, 180 for one everywhere.
     offset : Quantity
         Velocity of the outflow relative to the disc in the same spaxel, km/s: receding in one cone, approaching in the other.
     dispersion_ratio, flux_ratio : Quantity
@@ -86,6 +87,10 @@ def outflow(
     >>> sorted(set(galaxy.truth["components"].ravel()))
     [1.0, 2.0]
     """
+    if min(shape) < 1:
+        raise UsageError(f"shape must hold at least one spaxel; got {shape}. Give (y, x).")
+    if not 0.0 <= opening_angle <= 180.0:
+        raise UsageError(f"opening_angle must lie within 0 and 180 degrees; got {opening_angle:g}. Give each cone's full angle.")
     rng = np.random.default_rng((seed, 2))
     n = shape[0] * shape[1]
     zoom = 1.0 + redshift
@@ -97,17 +102,15 @@ def outflow(
     disc_velocity = (rotation * np.sin(np.radians(inclination)) * turning * towards_receding).ravel()
     disc_width = dispersion[0] + (dispersion[1] - dispersion[0]) * fading
     angle, side = _minor_axis(shape, position_angle)
-    there = (angle < 0.5 * opening_angle).ravel()
+    there = ((angle <= 0.5 * opening_angle) & (opening_angle > 0)).ravel()
 
+    rest = np.array([line.wavelength for line in lines])
     fluxes = np.stack([draw(line.flux, n, rng, f"flux of {line.name}") for line in lines])
-    # The brightest line of the disc sets the scale, as in `cube`.
-    middle = np.array([line.wavelength for line in lines])[np.argmax(fluxes, axis=0)]
-    observed = np.hypot(disc_width, lsf_sigma_velocity(lsf_fwhm / zoom, disc_velocity, float(middle.mean())))
-    peak = fluxes.max(axis=0) * 299792.458 / (np.sqrt(2.0 * np.pi) * observed * middle)
-    fluxes *= peak_snr * fading * zoom * noise / peak
+    observed = np.hypot(disc_width, lsf_sigma_velocity(lsf_fwhm / zoom, disc_velocity, float(rest.mean())))
+    peaks = np.stack([peak_flux_density(flux, observed, wave) for flux, wave in zip(fluxes, rest)])
+    fluxes *= peak_snr * fading * zoom * noise / peaks.max(axis=0)
     ratios = np.stack([draw(line.flux, n, rng, f"flux of {line.name}") for line in lines])
-    total = there * draw(flux_ratio, n, rng, "flux_ratio") * fluxes.sum(axis=0)
-    broad = ratios / ratios.sum(axis=0) * total
+    broad = ratios / ratios.sum(axis=0) * there * draw(flux_ratio, n, rng, "flux_ratio") * fluxes.sum(axis=0)
 
     simulated = spectra(
         n,

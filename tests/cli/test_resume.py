@@ -303,7 +303,11 @@ def test_killed_while_fitting_and_while_writing(folder):
     assert (folder / "a_linefit.fits").read_bytes() == expected
 
 
-def test_a_resumed_fit_is_the_same_to_the_bit(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "finished"),
+    [("", 3), ("refit: yes\nmonte_carlo: 3", 7)],  # five chunks, then five again
+)
+def test_a_resumed_fit_is_the_same_to_the_bit(tmp_path, options, finished):
     disc = simulate.cube(
         (5, 7),
         (simulate.SimulatedLine("ha", 6562.8),),
@@ -312,14 +316,14 @@ def test_a_resumed_fit_is_the_same_to_the_bit(tmp_path):
         seed=4,
     ).cube
     disc.values[:, 2, 3] = np.nan
-    config = parse_config(CONFIG)
+    config = parse_config(CONFIG.replace("[fit]", f"[fit]\n{options}"))
     whole = ifujax.fit_cube(disc, config, chunk_size=8)
     put = []
     with pytest.raises(KeyboardInterrupt), ChunkStore.open(tmp_path / "out.fits", {}) as store:
         keep = store.put
 
         def put_some(name, arrays):
-            if len(put) == 3:
+            if len(put) == finished:
                 raise KeyboardInterrupt
             put.append(name)
             keep(name, arrays)
@@ -327,7 +331,7 @@ def test_a_resumed_fit_is_the_same_to_the_bit(tmp_path):
         store.put = put_some
         ifujax.fit_cube(disc, config, chunk_size=8, checkpoint=store)
     with ChunkStore.open(tmp_path / "out.fits", {}) as store:
-        assert store.resumed == 3
+        assert store.resumed == finished
         resumed = ifujax.fit_cube(disc, config, chunk_size=8, checkpoint=store)
         store.remove()
     for name, array in whole.found.arrays().items():
