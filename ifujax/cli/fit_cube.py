@@ -241,7 +241,8 @@ def fit_one(
     with claim(outputs.written, identity, resume=keeping.resume, lock_files=keeping.lock_files) as store:
         outputs.check(overwrite, store.made)  # once more: now nobody else writes them
         if store.resumed and not quiet:
-            typer.echo(f"{path.name}: going on from {store.resumed} finished chunks of an earlier run")
+            chunks = "chunk" if store.resumed == 1 else "chunks"
+            typer.echo(f"{path.name}: going on from {store.resumed} finished {chunks} of an earlier run")
         with ProgressReporter(quiet) as progress:
             progress("read", 0, 1)
             cube = read_cube(path, **loading)

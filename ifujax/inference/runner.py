@@ -42,6 +42,8 @@ class Runner:
         devices: list[Any],
     ) -> None:
         self.model, self.options, self.precision, self.devices = model, options, precision, devices
+        # jax would cast NumPy's float64 itself, but mixes up threads that do so in different precisions at once (jax 0.10).
+        self.models = {name: jax.tree.map(partial(_cast_array, dtype_of(name)), model) for name in {precision, "float32"}}
         self.derived = derived
         self.space = space
         self.obs = obs
@@ -109,7 +111,7 @@ class Runner:
             def task(mine: np.ndarray, device: Any, steps: int = steps) -> State:
                 full = padded(mine, size)
                 now = jax.tree.map(lambda leaf: leaf[full], state)
-                end = _iterate(self.model, self.options, self.block(rows[full], precision), now, np.int32(steps))
+                end = _iterate(self.models[precision], self.options, self.block(rows[full], precision), now, np.int32(steps))
                 return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(mine)], end)
 
             for mine, end in run_blocks(task, pending, size, self.devices, precision):
@@ -135,11 +137,13 @@ class Runner:
                 if program == "iterate":
                     none = np.zeros(size, int)
                     start = _fresh(np.zeros((size, state.x.shape[1])), dtype)
-                    jax.block_until_ready(_iterate(self.model, self.options, self.block(none, precision), start, np.int32(0)))
+                    model = self.models[precision]
+                    jax.block_until_ready(_iterate(model, self.options, self.block(none, precision), start, np.int32(0)))
                 else:
                     few = np.zeros(block_size(self.obs.batch, device.platform), int)
                     start_x = np.zeros((len(few), state.x.shape[1]), dtype)
-                    jax.block_until_ready(_finish(self.model, self.options, self.derived, self.block(few, precision), start_x))
+                    block = self.block(few, precision)
+                    jax.block_until_ready(_finish(self.models[precision], self.options, self.derived, block, start_x))
 
         with ThreadPoolExecutor(max_workers=min(len(jobs), 4)) as pool:
             list(pool.map(work, jobs))
@@ -160,7 +164,7 @@ class Runner:
 
         def task(rows: np.ndarray, device: Any) -> Any:
             full = padded(rows, size)
-            end = _finish(self.model, self.options, self.derived, self.block(full, self.precision), start[full])
+            end = _finish(self.models[self.precision], self.options, self.derived, self.block(full, self.precision), start[full])
             return jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64)[: len(rows)], end)
 
         parts = [result for _, result in run_blocks(task, np.arange(batch), size, self.devices, self.precision)]
@@ -213,6 +217,10 @@ class Runner:
             sides = jax.tree.map(np.transpose, self.wide).box()
         low, high = (np.stack([np.asarray(side) for side in each], axis=1).astype(self.dtype) for each in sides)
         return np.asarray(((x <= low) | (x >= high)).any(axis=1))
+
+
+def _cast_array(dtype: np.dtype, leaf: Any) -> Any:
+    return leaf.astype(dtype) if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind == "f" else leaf
 
 
 def _fresh(x: np.ndarray, dtype: np.dtype) -> State:

@@ -95,7 +95,9 @@ class StartFinder:
         if extra > 0:
             ranked = self._ranked(residual, ivar, extra - extra // 4)
             ways += [ranked, self._random(ways[0], extra - len(ranked.velocity), seed_rows)]
-        return Starts(*(np.concatenate([getattr(way, name) for way in ways]) for name in ("velocity", "sigma", "strength")))
+        every = (np.concatenate([getattr(way, name) for way in ways]) for name in ("velocity", "sigma", "strength"))
+        velocity, sigma, strength = every
+        return Starts(velocity, sigma, _rounded(strength))
 
     def beside(self, left: np.ndarray, ivar: np.ndarray, groups: Sequence[int], count: int) -> Starts:
         """Place some components in what the others leave: the first at each of its `count` best places, the rest at their best.
@@ -252,6 +254,12 @@ def _whitened(residual: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.nd
     """Return data and weights in float32, which suffices for a start: a row scale keeps raw fluxes in its range."""
     scale = np.sqrt(np.maximum(ivar.max(axis=1, keepdims=True), np.finfo(float).tiny))
     return (residual * scale).astype(np.float32), (ivar / scale**2).astype(np.float32), scale
+
+
+def _rounded(strength: np.ndarray) -> np.ndarray:
+    """Round to 8 bits: the last bits of a matrix product depend on how many spectra are in it, and fits should not."""
+    mantissa, exponent = np.frexp(strength)
+    return np.ldexp(np.round(256.0 * mantissa) / 256.0, exponent)
 
 
 def _near(component: Component, best: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from ifujax import Bounded, Options, ParameterSpace, UsageError, fit_batch, solve_linear
+from ifujax.inference import runner
 from ifujax.inference.precision import working_precision
 from tests.inference.problems import START, Peak, peaks
 
@@ -53,6 +56,31 @@ def test_threads_do_not_meet():
             np.testing.assert_array_equal(result.chi2, expected[kind].chi2)
             np.testing.assert_array_equal(result.params["width"], expected[kind].params["width"])
     assert jnp.ones(2).dtype == np.float32
+
+
+def test_programs_get_arrays_of_their_own_precision(monkeypatch):
+    # Left to cast float64 itself, jax mixes up threads of different precision: one run in ten ended with an XLA error.
+    @partial(jax.tree_util.register_dataclass, data_fields=["low", "scale"], meta_fields=["linear_names"])
+    @dataclass(frozen=True)
+    class Shifted(Peak):
+        low: np.ndarray = field(default_factory=lambda: np.zeros(2))
+        scale: np.generic = field(default_factory=lambda: np.float64(1.0))
+
+        def design(self, params, x):
+            (shape, level), offset = super().design(params, x)
+            return (shape * self.scale, level), offset + self.low.sum()
+
+    seen = set()
+    iterate = runner._iterate
+
+    def spy(model, options, block, state, n_steps):
+        kinds = {np.asarray(leaf).dtype for leaf in jax.tree.leaves((model, block, state))}
+        seen.add((state.x.dtype, frozenset(kind for kind in kinds if kind.kind == "f")))
+        return iterate(model, options, block, state, n_steps)
+
+    monkeypatch.setattr(runner, "_iterate", spy)
+    fit_batch(Shifted(), SPACE, peaks(np.random.default_rng(1), 3)[0], SHORT, options=Options(linear="eliminate", warm_up=True))
+    assert seen == {(np.dtype(kind), frozenset({np.dtype(kind)})) for kind in ("float32", "float64")}
 
 
 def test_inside_float64_of_the_caller():
