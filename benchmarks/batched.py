@@ -20,9 +20,9 @@ from ifujax.inference.batching import pad_pixels, pixel_bucket
 from ifujax.inference.runner import Runner
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.continuum import fit_rejection, rejection_weights
-from ifujax.lines.packing import named_starts, pack_named, scaled_space
 from ifujax.lines.setup import prepare
-from ifujax.lines.start import StartFinder
+from ifujax.lines.starts.packing import named_starts, pack_named, scaled_space
+from ifujax.lines.starts.search import StartFinder
 from ifujax.models.emission import COORDS_AXES
 from ifujax.simulate import SimulatedSpectra
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 import ifujax
-from ifujax.lines.criteria import choose
+from ifujax.lines.selection.criteria import choose
 from ifujax.simulate import HALPHA_LINES, outflow
 from tests.lines.components import ONE_LINE, candidates, expected_gain, second_snr
 

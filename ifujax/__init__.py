@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from ifujax.io.spectra import read_spectrum
     from ifujax.lines.config import LSF, ContinuumOptions, EmissionModel, FitOptions, Kinematics, Line
     from ifujax.lines.dialect import read_config
-    from ifujax.lines.load import load_fit
-    from ifujax.lines.loaded import LoadedFit
+    from ifujax.lines.products.load import load_fit
+    from ifujax.lines.products.loaded import LoadedFit
     from ifujax.lines.results import CubeFit
     from ifujax.lines.run import fit_cube
-    from ifujax.lines.selected import ComponentFit
-    from ifujax.lines.selection import fit_components
+    from ifujax.lines.selection.results import ComponentFit
+    from ifujax.lines.selection.run import fit_components
     from ifujax.lines.spectrum import SpectrumFit, fit_spectrum
 
 _HOME = {
     "Bounded": "inference.declarations",
-    "ComponentFit": "lines.selected",
+    "ComponentFit": "lines.selection.results",
     "ContinuumOptions": "lines.config",
     "Cube": "data.cube",
     "CubeFit": "lines.results",
@@ -53,7 +53,7 @@ _HOME = {
     "Kinematics": "lines.config",
     "LSF": "lines.config",
     "Line": "lines.config",
-    "LoadedFit": "lines.loaded",
+    "LoadedFit": "lines.products.loaded",
     "Normal": "inference.declarations",
     "Observations": "inference.observations",
     "Options": "inference.options",
@@ -66,11 +66,11 @@ _HOME = {
     "WARN_FLAGS": "inference.status",
     "decode": "inference.status",
     "fit_batch": "inference.least_squares",
-    "fit_components": "lines.selection",
+    "fit_components": "lines.selection.run",
     "fit_cube": "lines.run",
     "fit_joint": "inference.joint",
     "fit_spectrum": "lines.spectrum",
-    "load_fit": "lines.load",
+    "load_fit": "lines.products.load",
     "read_config": "lines.dialect",
     "read_cube": "io.cubes",
     "read_spectrum": "io.spectra",

@@ -77,7 +77,7 @@ def describe_gas(fit: CubeFit) -> str:
     import numpy as np
 
     from ifujax.lines.figures import amount_text
-    from ifujax.lines.headers import fits_unit
+    from ifujax.lines.products.headers import fits_unit
 
     usable = fit.status == 0
     detected = usable & (np.nan_to_num(fit["ha", "snr"]) > DETECTED)

@@ -318,7 +318,7 @@ def plan_outputs(
 
 
 def _candidate_path(product: Path, name: str) -> Path:
-    from ifujax.lines.selection_product import candidate_path
+    from ifujax.lines.selection.product import candidate_path
 
     return candidate_path(product, name)
 

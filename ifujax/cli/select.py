@@ -16,7 +16,7 @@ from ifujax.errors import IfujaxWarning, UsageError
 if TYPE_CHECKING:
     from ifujax.data.cube import Cube
     from ifujax.lines.config import LineFitConfig
-    from ifujax.lines.selected import ComponentFit
+    from ifujax.lines.selection.results import ComponentFit
 
 SUFFIX = "_components"
 """What is added to the cube's name."""
@@ -71,8 +71,8 @@ class Selection:
             raise UsageError("-c must be given twice or more with --select; got one. Add the other candidate's configuration.")
         if maps is not None:
             raise UsageError(f"--maps must be left out with --select; got {maps}. The product holds one image per quantity.")
-        from ifujax.lines.criteria import check_criterion
-        from ifujax.lines.selection import candidate_names, check_alike
+        from ifujax.lines.selection.criteria import check_criterion
+        from ifujax.lines.selection.run import candidate_names, check_alike
 
         check_criterion(criterion, threshold)
         names = candidate_names(configs)
@@ -102,6 +102,6 @@ class Selection:
 
     def fit(self, cube: Cube, **options: Any) -> ComponentFit:
         """Fit all candidates and choose."""
-        from ifujax.lines.selection import fit_components
+        from ifujax.lines.selection.run import fit_components
 
         return fit_components(cube, self.configs, criterion=self.criterion, threshold=self.threshold, names=self.names, **options)

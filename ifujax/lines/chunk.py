@@ -18,13 +18,13 @@ from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
 from ifujax.inference.uncertainty import Derived
 from ifujax.lines.config import LineFitConfig
-from ifujax.lines.declared import declared_start, moment_start, trivial_start
 from ifujax.lines.measure import check_windows, line_quantities
 from ifujax.lines.monte_carlo import Realisations
-from ifujax.lines.packing import Named, named_starts, narrowed, pack_named, scaled_space, starts_of
 from ifujax.lines.preparation import Preparation, Prepared
 from ifujax.lines.setup import Setup, prepare
-from ifujax.lines.start import StartFinder, Starts
+from ifujax.lines.starts.declared import declared_start, moment_start, trivial_start
+from ifujax.lines.starts.packing import Named, named_starts, narrowed, pack_named, scaled_space, starts_of
+from ifujax.lines.starts.search import StartFinder, Starts
 from ifujax.models.emission import COORDS_AXES
 
 Progress = Callable[[str, int, int], None]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ifujax.inference.status import STATUS_FLAGS, decode
-from ifujax.lines.headers import fits_unit
+from ifujax.lines.products.headers import fits_unit
 from ifujax.models.doppler import C_KMS
 from ifujax.plotting import MapPanel, SpectrumPanel, cut_panel, fit_page, plot_map, plot_spectra, plot_spectrum
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
     from matplotlib.figure import Figure
 
-    from ifujax.lines.loaded import LoadedFit
+    from ifujax.lines.products.loaded import LoadedFit
     from ifujax.lines.results import CubeFit, Spectra
-    from ifujax.lines.selected import ComponentFit
+    from ifujax.lines.selection.results import ComponentFit
     from ifujax.plotting.maps import MapKind
 
 SHOWN = 3.0

@@ -344,7 +344,7 @@ class CubeFit:
     @cached_property
     def configured_widths(self) -> list[VelocityWidth]:
         """The velocity widths that the configuration asks for (``[velocity_width]``), which go into the products."""
-        from ifujax.lines.width_planes import configured_widths
+        from ifujax.lines.products.width_planes import configured_widths
 
         return configured_widths(self)
 
@@ -378,7 +378,7 @@ class CubeFit:
     @property
     def units(self) -> dict[str, str]:
         """Unit of each quantity."""
-        from ifujax.lines.headers import fits_unit
+        from ifujax.lines.products.headers import fits_unit
 
         density, flux = fits_unit(self.cube.unit), fits_unit(self.cube.unit, times="Angstrom")
         return {
@@ -429,13 +429,13 @@ class CubeFit:
 
     def write(self, path: str | Path, overwrite: bool = False, progress: Callable[[str, int, int], None] | None = None) -> Path:
         """Write the FITS product (IFSCube's extensions, and errors). See the docs for its layout."""
-        from ifujax.lines.product import write_product
+        from ifujax.lines.products.product import write_product
 
         return write_product(self, Path(path), overwrite=overwrite, progress=progress)
 
     def write_maps(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write one named 2-D extension for each quantity and its error."""
-        from ifujax.lines.maps import write_maps
+        from ifujax.lines.products.maps import write_maps
 
         return write_maps(self, Path(path), overwrite=overwrite)
 

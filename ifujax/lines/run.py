@@ -20,12 +20,12 @@ from ifujax.lines.config import EmissionModel, LineFitConfig
 from ifujax.lines.ifscube.adapt import adapted_config, adapted_cube
 from ifujax.lines.ifscube.fitter import CompatFitter
 from ifujax.lines.ifscube.sequence import fit_in_order
-from ifujax.lines.passes import Passes, asks_neighbours
+from ifujax.lines.neighbours.passes import Passes, asks_neighbours
 from ifujax.lines.results import CubeFit
 
 if TYPE_CHECKING:
     from ifujax.io.checkpoint import ChunkStore
-    from ifujax.lines.comparison import Comparison
+    from ifujax.lines.selection.comparison import Comparison
 
 _WARM_UP_FROM = 5000
 """Spaxels from which iterating in float32 first saves more than compiling that program takes."""

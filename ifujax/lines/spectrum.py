@@ -190,6 +190,6 @@ class SpectrumFit:
 
     def write(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write the FITS product: IFSCube's extensions of a spectrum, and errors."""
-        from ifujax.lines.product import write_product
+        from ifujax.lines.products.product import write_product
 
         return write_product(self.as_cube, Path(path), overwrite=overwrite, spectrum=True)

@@ -62,7 +62,7 @@ def calls(tmp_path, monkeypatch):
         options["progress"]("fit", 6, 6)
         return StandIn(len(configs))
 
-    monkeypatch.setattr("ifujax.lines.selection.fit_components", fit_components)
+    monkeypatch.setattr("ifujax.lines.selection.run.fit_components", fit_components)
     (tmp_path / "one.cfg").write_text(CONFIG.format(more=""))
     (tmp_path / "two.cfg").write_text(CONFIG.format(more="") + SECOND)
     (tmp_path / "a.fits").write_bytes(b"cube")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ifujax.errors import UsageError
-from ifujax.lines.criteria import THRESHOLDS, check_criterion, choose, criterion_of, evidence_of, weights_of
+from ifujax.lines.selection.criteria import THRESHOLDS, check_criterion, choose, criterion_of, evidence_of, weights_of
 
 
 def test_values() -> None:

@@ -11,8 +11,8 @@ from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference.declarations import Bounded, Fixed, Tied
 from ifujax.lines.config import LSF
 from ifujax.lines.dialect import parse_config, read_config
-from ifujax.lines.dialect_assembly import MULTI_STARTS
-from ifujax.lines.dialect_options import FEATURE_OPTIONS, OPTIONS
+from ifujax.lines.dialect.assembly import MULTI_STARTS
+from ifujax.lines.dialect.options import FEATURE_OPTIONS, OPTIONS
 from tests.lines.dialect_texts import FIT, HA, N2, config, ha, line, refusal
 from tests.reference import reference_data
 

@@ -13,7 +13,7 @@ from ifujax.inference.declarations import Bounded, Fixed, Tied
 from ifujax.inference.precision import working_precision
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.dialect import parse_config
-from ifujax.lines.dialect_2018 import dispersion_of, velocity_at, wavelength_at, width_of
+from ifujax.lines.dialect.of_2018 import dispersion_of, velocity_at, wavelength_at, width_of
 from ifujax.lines.setup import prepare
 from ifujax.models.doppler import C_KMS, velocity_of
 from tests.lines.dialect_texts import FIT, HA, config, line, refusal

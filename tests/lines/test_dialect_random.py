@@ -25,7 +25,7 @@ from ifujax.lines.config import (
     VelocityWidthOptions,
 )
 from ifujax.lines.dialect import parse_config
-from ifujax.lines.dialect_2018 import wavelength_at, width_of
+from ifujax.lines.dialect.of_2018 import wavelength_at, width_of
 from tests.lines.dialect_texts import FIT, N2, ha
 from tests.reference import ROOT
 

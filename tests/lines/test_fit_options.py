@@ -14,7 +14,7 @@ from ifujax.inference import status as bits
 from ifujax.inference.declarations import Bounded, Fixed
 from ifujax.lines.chunk import ChunkFitter
 from ifujax.lines.config import EmissionModel, EquivalentWidthOptions, FitOptions, Kinematics, Line, LineFitConfig
-from ifujax.lines.declared import declared_start, moment_start
+from ifujax.lines.starts.declared import declared_start, moment_start
 
 SHAPE = (4, 5)
 WINDOW = (6480.0, 6640.0)

@@ -17,11 +17,11 @@ import ifujax
 from ifujax import simulate
 from ifujax.inference.status import CONSTANT_DATA, NOT_CONVERGED, NOT_FINITE, SKIPPED
 from ifujax.lines.config import LineFitConfig
-from ifujax.lines.ifscube_product import status_sentence, translated_status
-from ifujax.lines.load import load_fit
+from ifujax.lines.products.ifscube import status_sentence, translated_status
+from ifujax.lines.products.load import load_fit
+from ifujax.lines.products.width_planes import width_planes
 from ifujax.lines.spectrum import fit_spectrum
 from ifujax.lines.velocity_width import VelocityWidth, WidthMaps
-from ifujax.lines.width_planes import width_planes
 from ifujax.models.doppler import velocity_of
 from ifujax.models.emission import FWHM_OF_SIGMA
 from tests.lines.ifscube_products import (
@@ -393,7 +393,7 @@ def test_lines_with_lorentzian_wings(again, shape):
 
 
 def test_own_velocity_widths(own, tmp_path):
-    """As `ifujax.lines.product` writes them, without the time that they take."""
+    """As `ifujax.lines.products.product` writes them, without the time that they take."""
     widths = [VelocityWidth(("ha",), 80.0, 6562.8, *[_width_maps(own.shape, k) for k in (1, 2, 3)])]
     widths.append(VelocityWidth(("ha", "n2b"), 80.0, 6573.13, *[_width_maps(own.shape, k) for k in (4, 5, 6)]))
     path = own.write(tmp_path / "out.fits")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ifujax.data.cube import Cube
-from ifujax.lines.neighbours import BATCH, Neighbourhood, centre_of, row_median
+from ifujax.lines.neighbours.teaching import BATCH, Neighbourhood, centre_of, row_median
 
 
 def cube_of(ny: int, nx: int, bins: np.ndarray | None = None) -> Cube:

@@ -19,9 +19,9 @@ from ifujax.inference.status import NO_DATA, SKIPPED, STATUS_FLAGS, WARN_FLAGS
 from ifujax.io import streamed
 from ifujax.lines.config import LSF, EmissionModel, Kinematics, Line
 from ifujax.lines.figures import example_spaxels, strongest_line
-from ifujax.lines.headers import cube_header, fits_unit
-from ifujax.lines.maps import extension_names
-from ifujax.lines.product import BAD_INPUT, SPAXEL_FAILED
+from ifujax.lines.products.headers import cube_header, fits_unit
+from ifujax.lines.products.maps import extension_names
+from ifujax.lines.products.product import BAD_INPUT, SPAXEL_FAILED
 from ifujax.lines.run import fit_cube
 
 SHAPE = (5, 6)

@@ -18,7 +18,7 @@ from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference import status as bits
 from ifujax.io.checkpoint import ChunkStore
 from ifujax.lines.config import FitOptions
-from ifujax.lines.passes import asks_neighbours
+from ifujax.lines.neighbours.passes import asks_neighbours
 from tests.lines.fields import Field, field_with_gaps, model_of_one
 
 SIZE = 32

@@ -15,12 +15,12 @@ import ifujax
 from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference.status import NO_DATA
 from ifujax.lines.chunk import ChunkFitter
-from ifujax.lines.comparison import ComparedFitter, Comparison
-from ifujax.lines.criteria import THRESHOLDS
-from ifujax.lines.load import load_fit
-from ifujax.lines.nested import embeddings
+from ifujax.lines.products.load import load_fit
 from ifujax.lines.run import as_config
-from ifujax.lines.selection_product import candidate_path
+from ifujax.lines.selection.comparison import ComparedFitter, Comparison
+from ifujax.lines.selection.criteria import THRESHOLDS
+from ifujax.lines.selection.nested import embeddings
+from ifujax.lines.selection.product import candidate_path
 from ifujax.simulate import HALPHA_LINES, SimulatedCube, SimulatedLine, outflow
 from tests.lines.components import ONE_LINE, candidates, expected_gain, second_snr
 

@@ -21,9 +21,9 @@ from ifujax.lines.ifscube.packing import Packing
 from ifujax.lines.ifscube.preparation import CompatPreparation, CompatPrepared, start_amplitudes
 from ifujax.lines.ifscube.profiles import LineParameters, line_profiles
 from ifujax.lines.ifscube.stopping import forward_difference_point
-from ifujax.lines.packing import Named
 from ifujax.lines.preparation import Prepared
-from ifujax.lines.start import Starts
+from ifujax.lines.starts.packing import Named
+from ifujax.lines.starts.search import Starts
 
 _SMALLEST_STEP = 1e-6
 """Difference steps below this move nothing that can be told from rounding."""

@@ -15,8 +15,8 @@ from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.precision import working_precision
 from ifujax.lines.config import SHAPE_PARAMETERS, Line
 from ifujax.lines.ifscube.stopping import Moves
-from ifujax.lines.packing import pack_named
 from ifujax.lines.setup import Setup
+from ifujax.lines.starts.packing import pack_named
 
 _BLOCK = 64
 """Spectra a compiled call."""
