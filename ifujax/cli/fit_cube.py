@@ -258,6 +258,9 @@ def fit_one(
                 _write(each, overwrite, store, candidate.write)
             _write(outputs.page, overwrite, store, lambda draft: fit.plot_page(line).savefig(draft, format="png", dpi=120))
         store.remove()
+    if config.fit.disp and not quiet:
+        for y, x in zip(*(fit.status == 0).nonzero()):
+            typer.echo(fit.describe(int(x), int(y)))
     everything = time.monotonic() - began
     seconds = f"{compiled.seconds:.1f} s of them compiling ({everything:.1f} s with reading and writing)"
     return fit, f"{fit.summary()}, {seconds}"

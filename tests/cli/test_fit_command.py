@@ -40,6 +40,9 @@ class StandIn:
     def __getitem__(self, key):
         return np.full((2, 3), 10.0)
 
+    def describe(self, x, y):
+        return f"spaxel x={x}, y={y}"
+
     def summary(self):
         return "6 spaxels: 6 fitted; median reduced chi2 1.00"
 
@@ -93,6 +96,13 @@ def test_everything_asked_for_is_written(calls, tmp_path, capsys):
         assert f"wrote {name}" in out
     assert main(["fit-cube", "a.fits.gz", *options]) == 1
     assert main(["fit-cube", "a.fits.gz", *options, "-o"]) == 0
+
+
+def test_disp_prints_every_solution(calls, tmp_path, capsys):
+    (tmp_path / "ha.cfg").write_text(CONFIG + "[minimization]\ndisp: yes\n")
+    assert main(["fit-cube", "a.fits", "-c", "ha.cfg"]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("spaxel")]
+    assert said == [f"spaxel x={x}, y={y}" for y in range(2) for x in range(3)]
 
 
 def test_one_bad_cube_does_not_stop_the_others(calls, tmp_path, capsys):

@@ -59,7 +59,7 @@ def test_threads_do_not_meet():
 
 
 def test_programs_get_arrays_of_their_own_precision(monkeypatch):
-    # Left to cast float64 itself, jax mixes up threads of different precision: one run in ten ended with an XLA error.
+    # Left to cast float64 itself, jax mixes up threads of different precision: one call in a hundred ended with an XLA error.
     @partial(jax.tree_util.register_dataclass, data_fields=["low", "scale"], meta_fields=["linear_names"])
     @dataclass(frozen=True)
     class Shifted(Peak):
