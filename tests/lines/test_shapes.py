@@ -64,7 +64,7 @@ def model_of(shape: str, flux: Bounded = Bounded(0.0), **more) -> EmissionModel:
     return EmissionModel([Line("ha", HA, kinematics, flux=flux, shape=shape, **more)], continuum_degree=1)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*(name for name in SHAPES if name != "voigt"), pytest.param("voigt", marks=pytest.mark.slow)])
 def test_truth_is_found_within_errors(shape: str) -> None:
     profile, parameters = SHAPES[shape]
     fit = ifujax.fit_cube(cube_of(FLUX * mean_over_pixels(profile)), model_of(shape))
@@ -80,7 +80,7 @@ def test_truth_is_found_within_errors(shape: str) -> None:
     assert spectra.lines[0].sum() * 1.25 == pytest.approx(fit["ha", "flux"][0, 0], rel=0.06)  # a Lorentzian's wings go on
 
 
-@pytest.mark.parametrize("profile", ["integrated", "sampled"])
+@pytest.mark.parametrize("profile", ["integrated", pytest.param("sampled", marks=pytest.mark.slow)])
 def test_peak_and_flux_belong_together(profile: str) -> None:
     """For every shape the reported peak, times the profile of unit peak, has the reported flux."""
     for shape in ("gaussian", "gauss_hermite", "lorentzian"):

@@ -215,7 +215,10 @@ def test_intrinsic_is_without_the_instrument() -> None:
     assert not any(name.startswith("intrinsic") for name in narrow)
 
 
-@pytest.mark.parametrize("shapes", SHAPES)
+@pytest.mark.parametrize(
+    "shapes",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ("lorentzian", "mixed", "voigt") else name for name in SHAPES],
+)
 def test_derivatives(shapes: str) -> None:
     """Of the model's percentiles by every parameter, against finite differences."""
     model = model_of(SHAPES[shapes], lsf=shapes in ("two", "lorentzian"))
@@ -319,6 +322,7 @@ def fitted() -> tuple[SimulatedSpectra, ifujax.CubeFit]:
     return problem, ifujax.fit_cube(as_cube(problem), as_model(problem))
 
 
+@pytest.mark.slow
 def test_coverage_quick() -> None:
     problem, fit = fitted()
     names = ("ha", "ha_b")
@@ -411,6 +415,7 @@ def test_line_cut_off_by_the_axis() -> None:
     assert np.isnan(widths.direct.width).all()
 
 
+@pytest.mark.slow
 def test_scaled_errors_and_fixed_models() -> None:
     plain, scaled = bright_line(2), bright_line(2, fit=FitOptions(scale_errors=True))
     ratio = scaled.velocity_width("ha").model.error.width / plain.velocity_width("ha").model.error.width  # type: ignore[union-attr]
@@ -421,6 +426,7 @@ def test_scaled_errors_and_fixed_models() -> None:
     assert np.isnan(widths.model.error.width).all()  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_float32_in_any_unit() -> None:
     problem, fit = fitted()
     names = ("ha", "ha_b")
