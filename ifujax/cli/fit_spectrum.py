@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from ifujax.cli.fit_cube import CacheOption, LockOption, Outputs, PrecisionOptio
 from ifujax.cli.messages import report
 from ifujax.cli.progress import ProgressReporter
 from ifujax.cli.runtime import prepare
-from ifujax.errors import DataError, UsageError
+from ifujax.errors import DataError, IfujaxWarning, UsageError
 from ifujax.io.locks import OutputTakenError, lock_file, output_lock
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def fit_spectrum(
     spectra: Annotated[list[Path], typer.Argument(metavar="SPECTRUM...", help="FITS spectra: plain, .gz, .bz2 or .fz.")],
-    config: Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="Configuration, in the style of IFSCube.")],
+    config: Annotated[list[Path], typer.Option("-c", "--config", metavar="FILE", help="Configuration, in the style of IFSCube.")],
     overwrite: Annotated[bool, typer.Option("-o", "--overwrite", help="Replace products that exist.")] = False,
     plot: Annotated[bool, typer.Option("-p", "--plot", help="Also draw the fit (PNG) beside the product.")] = False,
     focused_plot: Annotated[
@@ -70,7 +71,9 @@ def fit_spectrum(
     prepare("cpu", threads, not no_cache)
     from ifujax.lines.dialect import read_config
 
-    settings = read_config(config)
+    if len(config) != 1:
+        raise UsageError(f"--config must be given once; got {len(config)} configurations. Run the command once for each.")
+    settings = read_config(config[0])
     plans = plan_outputs(spectra, settings.output, output=output, plot=plot or focused_plot, kind="spectrum")
     overwrite = overwrite or settings.output.overwrite
     for plan in plans:
@@ -129,13 +132,14 @@ def _fit_one(
 
     began = time.monotonic()
     loading = asdict(config.loading)
-    loading.pop("nan_spaxels")  # which example files for spectra have, too
-    for option in ("spatial_mask", "vortab"):
-        if (value := loading.pop(option)) is not None:
-            raise UsageError(f"[loading] {option} must be left out for a spectrum: it has no spaxels; got {value!r}. Remove it.")
+    # A configuration serves cubes too: what it says of their spaxels doesn't concern a spectrum.
+    left = [option for option in ("spatial_mask", "nan_spaxels", "vortab") if loading.pop(option) is not None]
     with ProgressReporter(quiet) as progress:
         progress("read", 0, 1)
         spectrum = read_spectrum(path, **loading)
+        if left:
+            named = ", ".join(f"[loading] {option}" for option in left)
+            warnings.warn(f"{named}: no effect on a spectrum, which has no spaxels.", IfujaxWarning, stacklevel=2)
         from ifujax.lines.spectrum import fit_spectrum as fit_lines  # jax: not before the file is known to be good
 
         progress("compile", 0, 1)

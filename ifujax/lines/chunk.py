@@ -276,6 +276,10 @@ class ChunkFitter:
             draws=np.zeros((n, 0, len(lines), len(self.quantities))),
         )
 
+    def _redrawn(self, ready: Prepared, noisy: np.ndarray) -> Prepared:
+        """Return what was prepared, with a noise realisation in place of the values."""
+        return replace(ready, values=noisy)
+
     def _concluded(self, chunk: ChunkResult, ready: Prepared, space: ParameterSpace) -> ChunkResult:
         """Return the finished fits: where a subclass has the last word."""
         return chunk
@@ -300,7 +304,7 @@ class ChunkFitter:
                 precision=self.precision,
                 devices=self.devices,
             )
-            drawn = self._collect(again, ready)
+            drawn = self._concluded(self._collect(again, ready), self._redrawn(ready, noisy), space)
             draws[:, k] = np.where(sound[:, None, None], drawn.values, np.nan)
         count = np.isfinite(draws).sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):

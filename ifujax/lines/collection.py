@@ -18,6 +18,7 @@ class Collection:
         n = fitter.cube.n_spaxels
         n_lines, n_quantities = len(fitter.setup.model.names), len(fitter.quantities)
         self.quantities = fitter.quantities
+        self.own = [fitter.setup.model.parameters(i) for i in range(n_lines)]
         draws = 0 if fitter.config.fit.fixed else fitter.config.fit.monte_carlo
         self.all = ChunkResult(
             solution=np.full((n, len(fitter.setup.model.parameter_names)), np.nan),
@@ -43,12 +44,22 @@ class Collection:
         """Return the results of some spaxels."""
         return self.all.of(rows)
 
-    def spread(self, bins: np.ndarray) -> None:
-        """Give every spaxel of a bin the results of its first one. `bins` (y, x), negative = no bin."""
+    def spread(self, bins: np.ndarray, rows: np.ndarray, skipped: np.ndarray) -> None:
+        """Give every spaxel of a bin the results of the one that was fitted.
+
+        Parameters
+        ----------
+        bins : (y, x) int array
+            Negative = no bin.
+        rows : array of int
+            The fitted spaxels, one of each bin.
+        skipped : (n,) bool array
+            Spaxels that are left out whatever their bin is.
+        """
         flat = bins.ravel()
-        members = np.flatnonzero(flat >= 0)
-        _, first, inverse = np.unique(flat[members], return_index=True, return_inverse=True)
-        self.put(members, self.of(members[first][inverse]))
+        order = rows[np.argsort(flat[rows], kind="stable")]
+        members = np.flatnonzero((flat >= 0) & ~skipped & np.isin(flat, flat[rows]))
+        self.put(members, self.of(order[np.searchsorted(flat[order], flat[members])]))
 
     def conclude(self, options: FitOptions, n_free: int) -> None:
         """Apply what concerns finished fits: scaled errors, thresholds, advisory bits."""
@@ -63,16 +74,16 @@ class Collection:
         with np.errstate(invalid="ignore", divide="ignore"):
             weak = ~(np.abs(flux / error) > 3).any(axis=1)
             faint = fitted[:, None] & ~(np.abs(flux / error) >= options.sig_threshold)
-        if not options.fixed:
-            found.warn[fitted & weak] |= bits.NO_DETECTION.value
         width = found.values[:, :, self.quantities.index("equivalent_width")]
-        found.warn[fitted & np.isnan(width).any(axis=1)] |= bits.CONTINUUM_NOT_POSITIVE.value
+        found.warn[fitted & (np.isnan(width) & np.isfinite(flux)).any(axis=1)] |= bits.CONTINUUM_NOT_POSITIVE.value
+        if options.fixed:
+            return  # nothing was fitted: no errors, no thresholds
+        found.warn[fitted & weak] |= bits.NO_DETECTION.value
         lost = np.zeros_like(faint)
         if options.test_jacobian:
-            own = [
-                self.quantities.index(name) for name in self.quantities if name in ("velocity", "velocity_dispersion", "h3", "h4")
-            ]
-            lost |= np.isnan(found.errors[:, :, own]).any(axis=2)
+            for i, names in enumerate(self.own):
+                own = [self.quantities.index(name) for name in names]
+                lost[:, i] |= np.isnan(found.errors[:, i, own]).any(axis=1)
         if options.sig_threshold > 0:
             lost |= faint
         found.values[lost], found.errors[lost] = np.nan, np.nan

@@ -20,6 +20,8 @@ _CLIP_FLOOR = 4.0
 """In a joint fit only clipped pixels beyond this many standard deviations are masked: the asymmetric
 thresholds of the rejection polynomial also clip plain noise, whose loss would bias the continuum."""
 _FEWEST_LINE_FREE = 10
+_UNEVEN = 3.0
+"""How much higher than before, in units of the noise, a pixel of a line's falling wing may be."""
 _MAD = 1.482602218505602
 """Standard deviation over median absolute deviation, for normal noise."""
 
@@ -114,7 +116,7 @@ class Preparation:
         if self.config.continuum.mode == "rejection":
             background = (background if background.size else 0.0) + (values - residual)
             values = residual
-        ivar, noise = self._weights(spaxels.variance, residual, good)
+        ivar, noise = self._weights(spaxels.variance, residual, good, clipped)
         if self.config.continuum.mode == "joint":
             ivar[self._outliers(residual, ivar, clipped)] = 0.0
         ivar[constant] = 0.0
@@ -146,23 +148,48 @@ class Preparation:
             level[failed] = _row_median(values[failed], good[failed])[:, None]
         return fit.coefficients, np.where(good, values - level, 0.0), good & ~fit.kept
 
-    def _weights(self, variance: np.ndarray | None, residual: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _wings(self, pulls: np.ndarray, clipped: np.ndarray) -> np.ndarray:
+        """Clipped pixels that continue a line broader than its guess: these are neither outliers nor noise.
+
+        They are joined to where lines are expected through clipped pixels, single gaps allowed, and fall off from there
+        (by the noise, 1 in units of `pulls`, give or take): another line that follows is none of the wing.
+        """
+        height = np.abs(pulls)
+        reached = np.where(self.line_free, -np.inf, height)
+        found = np.zeros_like(clipped)
+        while True:
+            before = np.full_like(height, -np.inf)
+            for step in (1, 2):
+                np.maximum(before[:, step:], reached[:, :-step], out=before[:, step:])
+                np.maximum(before[:, :-step], reached[:, step:], out=before[:, :-step])
+            more = clipped & self.line_free & ~found & (height <= before + _UNEVEN)
+            if not more.any():
+                return found
+            reached[more] = np.minimum(height, before)[more]
+            found |= more
+
+    def _weights(
+        self, variance: np.ndarray | None, residual: np.ndarray, good: np.ndarray, clipped: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return inverse variances and the noise of each spaxel (NaN where the variance was given)."""
         usable = good & self.fitted
         if variance is not None:
             # Bad pixels come with a variance of 1, good ones with a positive one.
             ivar = usable / variance
             return np.where(np.isfinite(ivar), ivar, 0.0), np.full(len(residual), np.nan)
-        noise = self._noise(residual, good)
+        noise = self._noise(residual, good, clipped)
         with np.errstate(divide="ignore", invalid="ignore"):
             ivar = np.where(usable & (noise > 0)[:, None], 1.0 / (noise**2)[:, None], 0.0)
         return np.where(np.isfinite(ivar), ivar, 0.0), noise
 
-    def _noise(self, residual: np.ndarray, good: np.ndarray) -> np.ndarray:
+    def _noise(self, residual: np.ndarray, good: np.ndarray, clipped: np.ndarray) -> np.ndarray:
         """Standard deviation of each spaxel's line-free residuals (all of them where these are few), outliers left out."""
         free = good & self.line_free
         few = free.sum(axis=1) < _FEWEST_LINE_FREE
         free = np.where(few[:, None], good, free)
+        rough = _MAD * _row_median(np.abs(residual - _row_median(residual, free)[:, None]), free & ~clipped)
+        pulls = residual / np.where(rough > 0, rough, np.inf)[:, None]
+        free &= few[:, None] | ~self._wings(pulls, clipped)
         centre = _row_median(residual, free)[:, None]
         rough = _MAD * _row_median(np.abs(residual - centre), free)[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -171,15 +198,16 @@ class Preparation:
             return np.sqrt((np.where(inside, residual, 0.0) ** 2).sum(axis=1) / np.maximum(dof, 1))
 
     def _outliers(self, residual: np.ndarray, ivar: np.ndarray, clipped: np.ndarray) -> np.ndarray:
-        """Clipped pixels away from the lines that noise does not explain."""
+        """Clipped pixels away from the lines that neither noise nor the lines' wings explain."""
         candidates = clipped & self.line_free
-        # The median below is only worth its time where something stands out at all.
+        # The medians below are only worth their time where something stands out at all.
         pulls = np.abs(residual) * np.sqrt(ivar)
         rows = np.flatnonzero((candidates & (pulls > 0.5 * _CLIP_FLOOR)).any(axis=1))
         out = np.zeros_like(candidates)
         if rows.size:
             scatter = _MAD * _row_median(pulls[rows], (ivar[rows] > 0) & self.line_free)
-            out[rows] = candidates[rows] & (pulls[rows] > _CLIP_FLOOR * scatter[:, None])
+            relative = pulls[rows] / np.where(scatter > 0, scatter, np.inf)[:, None]
+            out[rows] = candidates[rows] & (relative > _CLIP_FLOOR) & ~self._wings(relative, clipped[rows])
         return out
 
 

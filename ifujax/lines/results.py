@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from ifujax.lines.velocity_width import VelocityWidth
 
+_PLAUSIBLE = (1.0 / 3.0, 3.0)
+"""Median reduced chi2 beyond which a summary says that something doesn't fit."""
 _BLOCK = 64
 _ROWS_AT_ONCE = 4096
 
@@ -67,7 +69,7 @@ class ErrorMaps:
         return self._fit._map(self._fit.errors, key)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CubeFit:
     """A fitted cube. ``fit["ha", "velocity"]`` is a [y, x] map, ``fit.error["ha", "velocity"]`` its error.
 
@@ -363,8 +365,10 @@ class CubeFit:
             return head + "not fitted: " + "; ".join(flag.sentence for flag in decode(status, STATUS_FLAGS)) + "."
         text = [
             head + f"chi2 {self.found.chi2[row]:.1f}, {int(self.found.n_good[row])} pixels, {self.n_free} free parameters, "
-            f"reduced chi2 {self.reduced_chi2.flat[row]:.3f}"
+            f"{self.dof.flat[row]:.4g} degrees of freedom{self._why_dof}, reduced chi2 {self.reduced_chi2.flat[row]:.3f}"
         ]
+        if self.found.draws.shape[1]:
+            text.append(f"  errors: scatter of {self.found.draws.shape[1]} Monte Carlo runs")
         units = self.units
         for i, line in enumerate(self.lines):
             text.append(f"  {line} ({self.setup.lines[i].rest_wavelength:g} Angstrom)")
@@ -373,6 +377,8 @@ class CubeFit:
                 shown = f"{value:12.5g}" if name == "snr" else f"{value:12.5g} +- {error:.2g}"
                 text.append(f"    {name:<24}{shown} {units[name]}".rstrip())
         text += [f"  note: {flag.sentence}" for flag in decode(warn, WARN_FLAGS)]
+        if self.config.fit.ifscube_compat and self.cube.uncertainty is None:
+            text.append("  note: chi2 is IFSCube's: of residuals over the flux scale, as there is no variance")
         return "\n".join(text)
 
     @property
@@ -396,6 +402,16 @@ class CubeFit:
             "lorentz_fwhm": "km/s",
         }
 
+    @property
+    def _why_dof(self) -> str:
+        pixels = self.config.fit.instrument_dispersion
+        return "" if pixels == 1 else f" ({pixels:g} pixels count as one datum)"
+
+    def __repr__(self) -> str:
+        ny, nx = self.shape
+        name = f"{self.cube.path.name}, " if self.cube.path else ""
+        return f"<CubeFit {name}{ny} x {nx} spaxels (y, x), lines {', '.join(self.lines)}: {self.summary()}>"
+
     def summary(self) -> str:
         """Return one line: fitted, failed by reason, median reduced chi2, time."""
         n = self.found.status.size
@@ -405,7 +421,12 @@ class CubeFit:
             count = int(((self.found.status & flag.value) != 0).sum())
             if count:
                 parts.append(f"{count} {flag.name.replace('_', ' ')}")
-        chi2 = f"; median reduced chi2 {np.nanmedian(self.reduced_chi2):.2f}" if fitted else ""
+        chi2 = ""
+        if fitted and np.isfinite(self.reduced_chi2).any():
+            median = float(np.nanmedian(self.reduced_chi2))
+            chi2 = f"; median reduced chi2 {median:.2f}"
+            if not _PLAUSIBLE[0] <= median <= _PLAUSIBLE[1]:
+                chi2 += " (far from 1: the variance does not match the scatter, or the model the data; see scale_errors)"
         return f"{n} spaxels: {', '.join(parts)}{chi2}; {self.seconds:.1f} s"
 
     def plot(self, x: int, y: int) -> Figure:

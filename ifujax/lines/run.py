@@ -129,8 +129,8 @@ def fit_cube(
         progress("fit", len(rows), len(rows))
     if learns:
         collected = Passes(fitter, whole, rows, chunk, partial(_kept, checkpoint), progress)(collected)
-    if cube.bins is not None:
-        collected.spread(cube.bins)
+    if cube.bins is not None and config.fit.individual_spec is None:
+        collected.spread(cube.bins, rows, _skipped(cube))
     collected.conclude(config.fit, fitter.n_free)
     if (collected.all.warn & bits.NOISE_ESTIMATED.value).any():
         warnings.warn(
@@ -151,6 +151,10 @@ def as_config(model: EmissionModel | LineFitConfig) -> LineFitConfig:
     return config if model.continuum_degree is not None else replace(config, continuum=replace(config.continuum, mode="none"))
 
 
+def _skipped(cube: Cube) -> np.ndarray:
+    return np.zeros(cube.n_spaxels, bool) if cube.spatial_mask is None else np.asarray(cube.spatial_mask, bool).ravel()
+
+
 def rows_to_fit(whole: Cube, cube: Cube, config: LineFitConfig) -> np.ndarray:
     """Return the flat indices of the spaxels to fit: not masked, one of each bin, or the one that was asked for.
 
@@ -161,7 +165,7 @@ def rows_to_fit(whole: Cube, cube: Cube, config: LineFitConfig) -> np.ndarray:
     DataError
         If it is masked.
     """
-    skipped = np.zeros(cube.n_spaxels, bool) if cube.spatial_mask is None else np.asarray(cube.spatial_mask, bool).ravel()
+    skipped = _skipped(cube)
     wanted = config.fit.individual_spec
     if wanted is not None:
         x, y = whole.peak() if wanted == "peak" else whole.centroid() if wanted == "cofm" else wanted

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ifujax.errors import IfujaxWarning, UsageError
+from ifujax.inference.constraints import parse
 from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.lines.config import LSF, SHAPE_PARAMETERS, EmissionModel, Line, LineFitConfig
@@ -52,8 +53,9 @@ def prepare(config: LineFitConfig, rest_edges: np.ndarray, redshift: float) -> S
     joint = config.continuum.mode == "joint"
     degree = config.model.continuum_degree
     rest = np.array([line.rest_wavelength for line in lines])
-    velocity = np.array([_guess(line.kinematics.velocity, 0.0) for line in lines])
-    sigma = np.array([_guess(line.kinematics.velocity_dispersion, 100.0) for line in lines])
+    guesses = _guesses(_declarations(lines))
+    velocity = np.array([guesses[f"{line.name}.velocity"] for line in lines])
+    sigma = np.array([guesses[f"{line.name}.velocity_dispersion"] for line in lines])
     windows = None
     if config.fit.optimize_fit and not config.fit.ifscube_compat:  # there the windows only choose pixels
         half = config.fit.optimization_window * sigma / C_KMS
@@ -73,7 +75,7 @@ def prepare(config: LineFitConfig, rest_edges: np.ndarray, redshift: float) -> S
         h4_constant=-3.0 if config.model.h4_convention == "ifscube" else 3.0,
     )
     space = ParameterSpace.build(_declarations(lines))
-    shape = {f"{line.name}.{role}": _guess(item, 0.0) for line in lines for role, item in _items(line)[3:]}
+    shape = {f"{line.name}.{role}": guesses[f"{line.name}.{role}"] for line in lines for role, _ in _items(line)[3:]}
     return Setup(
         lines, model, space, velocity, sigma, shape, _strength_range(lines), _reach(lines, rest, velocity, sigma), windows
     )
@@ -129,6 +131,28 @@ def _declarations(lines: tuple[Line, ...]) -> dict[str, Declaration]:
             leader = leaders.setdefault((id(line.kinematics), role), line.name)
             result[f"{line.name}.{role}"] = item if leader == line.name else Tied(f"{leader}.{role}")
     return result
+
+
+_FALLBACK = {"velocity": 0.0, "velocity_dispersion": 100.0, "h3": 0.0, "h4": 0.0, "lorentz_fwhm": 0.0}
+"""Guesses where none is declared; strengths have none."""
+
+
+def _guesses(declarations: Mapping[str, Declaration]) -> dict[str, float]:
+    """Return the guess of every parameter but strengths; tied ones follow the guesses of those that they are tied to."""
+    found: dict[str, float] = {}
+    expressions = {}
+    for name, item in declarations.items():
+        fallback = _FALLBACK.get(name.rsplit(".", 1)[1])
+        if isinstance(item, Tied):
+            expressions[name] = parse(item.expression, declarations, where=f"tie of {name!r}")
+        elif fallback is not None:
+            found[name] = _guess(item, fallback)
+    for _ in range(len(expressions)):
+        for name, expression in expressions.items():
+            if name not in found and set(expression.names) <= found.keys():
+                found[name] = float(expression({other: found[other] for other in expression.names}))
+    # What follows a strength has no guess.
+    return {name: _FALLBACK.get(name.rsplit(".", 1)[1], np.nan) for name in declarations} | found
 
 
 def _guess(item: Declaration, fallback: float) -> float:

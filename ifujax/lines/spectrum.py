@@ -79,7 +79,7 @@ class _Errors(Mapping[tuple[str, str], float]):
         return len(self._fit.lines) * len(self._fit.quantities)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SpectrumFit:
     """A fitted spectrum. ``fit["ha", "velocity"]`` is a number, ``fit.error["ha", "velocity"]`` its error.
 
@@ -95,6 +95,9 @@ class SpectrumFit:
 
     spectrum: Spectrum
     as_cube: CubeFit = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"<SpectrumFit, lines {', '.join(self.lines)}: {self.summary()}>"
 
     def __getitem__(self, key: tuple[str, str]) -> float:
         return float(self.as_cube[key][0, 0])

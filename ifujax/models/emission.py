@@ -206,8 +206,8 @@ class EmissionSpectrum:
         gauss = FWHM_OF_SIGMA * sigma
         return (0.5346 * lorentz + jnp.sqrt(0.2166 * lorentz * lorentz + gauss * gauss)) / FWHM_OF_SIGMA
 
-    def _flux_ratio(self, params: Mapping[str, Array], i: int) -> Array:
-        """Return flux over amplitude of line `i`, Angstrom."""
+    def flux_over_amplitude(self, params: Mapping[str, Array], i: int) -> Array:
+        """Return flux over amplitude of line `i`, Angstrom; it needs the parameters of its shape only."""
         rest = self.rest_wavelengths[i]
         sigma, lorentz = self.widths(params, i)
         if sigma is None:
@@ -222,7 +222,7 @@ class EmissionSpectrum:
     def flux(self, params: Mapping[str, Array], i: int) -> Array:
         """Return the integrated flux of line `i`."""
         strength = self._get(params, i, self.strengths[i])
-        return strength if self.strengths[i] == "flux" else strength * self._flux_ratio(params, i)
+        return strength if self.strengths[i] == "flux" else strength * self.flux_over_amplitude(params, i)
 
     def amplitude(self, params: Mapping[str, Array], i: int) -> Array:
         """Return the peak amplitude of line `i`: for a Gaussian flux c / (sqrt(2 pi) sigma lambda0).
@@ -230,7 +230,7 @@ class EmissionSpectrum:
         Of a Gauss-Hermite line it is the peak of the Gaussian part.
         """
         strength = self._get(params, i, self.strengths[i])
-        return strength if self.strengths[i] == "amplitude" else strength / self._flux_ratio(params, i)
+        return strength if self.strengths[i] == "amplitude" else strength / self.flux_over_amplitude(params, i)
 
     def line(self, params: Mapping[str, Array], coords: SpectralCoords, i: int) -> Array:
         """Return the flux density of line `i`, (n_pix,)."""

@@ -144,7 +144,7 @@ def draw_map(
         _draw_status(ax, shown, names or {}, colorbar)
     else:
         _draw_quantity(ax, shown, unit, kind, colorbar)
-    if wcs is not None:
+    if wcs is not None and wcs.has_celestial:
         _draw_compass(ax, wcs, image.shape)
     draw_markers(ax, markers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import ifujax
 from ifujax import simulate
 from ifujax.errors import DataError, UsageError
 from ifujax.inference import status as bits
-from ifujax.inference.declarations import Bounded, Fixed
+from ifujax.inference.declarations import Bounded, Fixed, Tied
 from ifujax.lines.chunk import ChunkFitter
 from ifujax.lines.config import EmissionModel, EquivalentWidthOptions, FitOptions, Kinematics, Line, LineFitConfig
 from ifujax.lines.starts.declared import declared_start, moment_start
@@ -186,3 +187,76 @@ def test_fixed_parameters_have_no_error(cube) -> None:
     fitted = fit.status == 0
     assert (fit.error["ha", "velocity"][fitted] == 0).all()
     assert (fit["ha", "velocity"][fitted] == 20.0).all()
+
+
+class TestBins:
+    """Masks and single spaxels within Voronoi bins."""
+
+    @staticmethod
+    def binned(cube, mask=None):
+        bins = np.zeros(SHAPE, int)
+        bins[:, 3:] = 1
+        return replace(cube, bins=bins, spatial_mask=mask)
+
+    def test_a_masked_spaxel_does_not_take_its_bin_with_it(self, cube) -> None:
+        mask = np.zeros(SHAPE, bool)
+        mask[0, :2] = True
+        fit = ifujax.fit_cube(self.binned(cube, mask), config_of())
+        np.testing.assert_array_equal(fit.status, np.where(mask, bits.SKIPPED.value, 0))
+        assert (fit["ha", "flux"][1:, :3] == fit["ha", "flux"][0, 2]).all()
+        assert fit["ha", "flux"][0, 3] != fit["ha", "flux"][0, 2]
+
+    def test_one_spaxel_is_one_spaxel(self, cube) -> None:
+        fit = ifujax.fit_cube(self.binned(cube), config_of(individual_spec=(1, 1)))
+        assert np.argwhere(fit.status == 0).tolist() == [[1, 1]]
+
+
+def test_thresholds_leave_unfitted_guesses_alone(cube) -> None:
+    fit = ifujax.fit_cube(cube, config_of(fixed=True, sig_threshold=3.0, test_jacobian=True))
+    assert np.isfinite(fit["ha", "flux"][fit.status == 0]).all()
+
+
+def test_jacobian_looks_at_a_line_s_own_parameters(cube) -> None:
+    kinematics = [Kinematics(Bounded(-400, 400), Bounded(20, 400)) for _ in range(2)]
+    lines = (Line("ha", 6562.8, kinematics[0]), Line("n2", 6583.46, kinematics[1], shape="gauss_hermite"))
+    config = LineFitConfig(EmissionModel(lines), fit=FitOptions(window=WINDOW, test_jacobian=True))
+    fit = ifujax.fit_cube(cube, config)
+    assert np.isfinite(fit["ha", "flux"][fit.status == 0]).all()
+
+
+def test_tied_lines_have_the_guess_of_their_leader(cube) -> None:
+    """Windows of optimize_fit are about the guesses."""
+    lines = (
+        Line("ha", 6562.8, Kinematics(Bounded(500, 1500, start=800.0), Bounded(20, 400, start=90.0))),
+        Line("n2", 6583.46, Kinematics(Tied("ha.velocity + 10"), Tied("ha.velocity_dispersion * 2"))),
+    )
+    config = LineFitConfig(EmissionModel(lines), fit=FitOptions(window=WINDOW, optimize_fit=True, optimization_window=5.0))
+    setup = ChunkFitter(cube.cut(*WINDOW), config, None).setup
+    np.testing.assert_allclose(setup.guess_velocity, [800.0, 810.0])
+    np.testing.assert_allclose(setup.guess_sigma, [90.0, 180.0])
+    assert setup.line_windows is not None
+    np.testing.assert_allclose(
+        setup.line_windows.mean(axis=1), [6562.8 * (1 + 800 / 299792.458), 6583.46 * (1 + 810 / 299792.458)]
+    )
+
+
+def test_lines_broader_than_their_guess_keep_their_wings() -> None:
+    """Wings beyond what the guess reaches are clipped by the rejection polynomial, but are no outliers."""
+    wavelength = np.arange(6350.0, 6780.0, 1.25)
+    rng = np.random.default_rng(4)
+    sigma, flux = 500.0, 1000.0
+    width = sigma * 6562.8 / 299792.458
+    profile = flux * np.exp(-0.5 * ((wavelength - 6562.8) / width) ** 2) / (np.sqrt(2 * np.pi) * width)
+    data = 20 + profile[:, None, None] + rng.standard_normal((wavelength.size, 1, 200))
+    for variance in (np.ones_like(data), None):
+        kind = None if variance is None else "variance"
+        broad = ifujax.Cube(data, wavelength, uncertainty=variance, uncertainty_kind=kind)
+        kinematics = Kinematics(Bounded(-200, 200, start=0.0), Bounded(10, 1500, start=100.0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ifujax.IfujaxWarning)  # that there is no variance
+            fit = ifujax.fit_cube(broad, EmissionModel([Line("ha", 6562.8, kinematics)]))
+        for name, truth in (("flux", flux), ("sigma", sigma)):
+            pulls = (fit["ha", name] - truth) / fit.error["ha", name]
+            assert abs(pulls.mean()) < 0.25, (name, kind)
+            assert pulls.std() == pytest.approx(1.0, abs=0.2)
+        assert np.median(fit.reduced_chi2) == pytest.approx(1.0, abs=0.1)

@@ -155,9 +155,11 @@ class TestCommand:
         assert "bad.fits must be a FITS file" in capsys.readouterr().err
         assert (tmp_path / "nucleus_linefit.fits").exists()
 
-    def test_options_of_cubes_are_refused(self, file, tmp_path, monkeypatch, capsys) -> None:
+    def test_options_of_cubes_have_no_effect(self, file, tmp_path, monkeypatch, capsys) -> None:
         monkeypatch.chdir(tmp_path)
         recipe = tmp_path / "cube.cfg"
         recipe.write_text(CONFIG.format(more="").replace("[loading]", "[loading]\nspatial_mask: MASK"))
-        assert main(["fit-spectrum", str(file), "-c", str(recipe), "--no-cache"]) == 2
-        assert "spatial_mask must be left out for a spectrum" in capsys.readouterr().err
+        assert main(["fit-spectrum", str(file), "-c", str(recipe), "--no-cache"]) == 0
+        assert "[loading] spatial_mask: no effect on a spectrum" in capsys.readouterr().err
+        assert main(["fit-spectrum", str(file), "-c", str(recipe), "-c", str(recipe), "--no-cache"]) == 2
+        assert "--config must be given once" in capsys.readouterr().err

@@ -91,6 +91,11 @@ class CompatFitter(ChunkFitter):
         way = {name: np.full(len(ready.ivar), value) for name, value in self.guess.items()}
         return [way | {name: np.where(np.isfinite(value), value, way[name]) for name, value in given.items()}]
 
+    def _redrawn(self, ready: Prepared, noisy: np.ndarray) -> Prepared:
+        ready = cast(CompatPrepared, ready)
+        noise = (noisy - ready.values)[:, : ready.data.shape[1]]
+        return replace(ready, values=noisy, data=ready.data + noise)
+
     def _concluded(self, chunk: ChunkResult, ready: Prepared, space: ParameterSpace) -> ChunkResult:
         """Move the solution to where IFSCube stops, and replace what it measures in its own way."""
         ready = cast(CompatPrepared, ready)

@@ -61,7 +61,7 @@ class CompatPreparation(Preparation):
         lowest = np.where(good, data, np.inf).min(axis=1)
         constant = lowest == np.where(good, data, -np.inf).max(axis=1)
         values = np.where(good, left - continuum, 0.0)
-        ivar, noise = self._weights(spaxels.variance, values, good)
+        ivar, noise = self._weights(spaxels.variance, values, good, np.zeros_like(good))
         ivar[constant] = 0.0
         background = np.nan_to_num(continuum + stellar if stellar.size else continuum)
         pad = [(0, 0), (0, self.n_pix - len(self.rest))]

@@ -52,7 +52,7 @@ class LoadedErrors:
         return fit._map(fit.errors, key)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoadedFit:
     """The product of a fit, read from a file. ``fit["ha", "velocity"]`` is a [y, x] map, as of `CubeFit`.
 
@@ -188,13 +188,22 @@ class LoadedFit:
         """1 sigma errors by line and quantity; DataError where the file has none."""
         return LoadedErrors(self)
 
-    def velocity_width(self, lines: str | Sequence[str]) -> VelocityWidth:
+    def __repr__(self) -> str:
+        return f"<LoadedFit {self.path.name} ({self.generation}), lines {', '.join(self.lines)}: {self.summary()}>"
+
+    def velocity_width(self, lines: str | Sequence[str], width: float | None = None) -> VelocityWidth:
         """Return the velocity widths of a line, or of several together, that the fit was asked for (``[velocity_width]``).
+
+        Parameters
+        ----------
+        lines : str or sequence of str
+        width : float, optional
+            Percentage of the flux; that of the file if not given.
 
         Raises
         ------
         DataError
-            If the file has none of these lines.
+            If the file has none of these lines, or of another percentage.
         """
         group = lines if isinstance(lines, str) else "+".join(lines)
         if group not in self.widths:
@@ -204,6 +213,11 @@ class LoadedFit:
                 "configuration, or of a fresh fit with fit.velocity_width."
             )
         found = self.widths[group]
+        if width is not None and width != found.percent:
+            raise DataError(
+                f"{self.path.name} must hold the velocity width of {width:g} percent; got that of {found.percent:g} percent. "
+                "Ask for it in [velocity_width] of the configuration, or of a fresh fit with fit.velocity_width."
+            )
         return found.spaxel(0, 0) if self.is_spectrum else found
 
     @property
@@ -330,6 +344,8 @@ class LoadedFit:
         if not any(np.isfinite(planes[:, y, x]).any() for planes in self.values.values()):
             return head + "not fitted: " + "; ".join(reasons or ["no values in the file"]) + "."
         text = [f"{head}reduced chi2 {chi2:.3f}", *(f"  note: {reason}" for reason in reasons)]
+        if self.draws:
+            text.append(f"  errors: scatter of {len(next(iter(self.draws.values())))} Monte Carlo runs")
         units = self.units
         for i, line in enumerate(self.lines):
             text.append(f"  {line} ({self.line_wavelengths[i]:g} Angstrom)")

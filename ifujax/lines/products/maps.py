@@ -34,7 +34,7 @@ MEANINGS = {
     "flux_direct": "integrated flux of the data",
     "equivalent_width_direct": "of the data, rest frame, emission < 0",
     "h3": "Gauss-Hermite coefficient of skewness",
-    "h4": "Gauss-Hermite coefficient of peakedness, textbook H4",
+    "h4": "Gauss-Hermite coefficient of peakedness, see H4CONV",
     "lorentz_fwhm": "of the Lorentzian part",
 }
 

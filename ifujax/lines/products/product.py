@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy.io import fits
 
-from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS, Flag
+from ifujax.inference.status import SKIPPED, STATUS_FLAGS, WARN_FLAGS, Flag
 from ifujax.io.output import atomic_path
 from ifujax.io.streamed import LargeImage, append_large, release
 from ifujax.lines.chunk import SHAPE_QUANTITIES
@@ -237,7 +237,10 @@ def _images(fit: CubeFit) -> tuple[list[fits.ImageHDU], list[fits.ImageHDU]]:
     theirs = [solution, _image(fit, "RED_CHI", fit.reduced_chi2, "chi2 over degrees of freedom")]
     if fit.found.draws.shape[1]:
         runs = np.stack([fit.draws[name][:, fit.lines.index(line)] for line, name in planes], axis=1)
-        theirs.append(_image(fit, "DISP", _planes(fit, fit.errors), "standard deviation of MC_RUNS", "", names, units))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # spaxels without a fit
+            scatter = np.nanstd(runs, axis=0, ddof=1)
+        theirs.append(_image(fit, "DISP", scatter, "standard deviation of MC_RUNS", "", names, units))
         theirs.append(_image(fit, "MC_RUNS", runs, "Monte Carlo draws: run, plane, y, x", "", names, units))
     theirs.append(guess)
     ours = [_image(fit, "SOLUTION_ERR", _planes(fit, fit.errors), "1 sigma errors of SOLUTION", "", names, units)]
@@ -257,12 +260,12 @@ def _images(fit: CubeFit) -> tuple[list[fits.ImageHDU], list[fits.ImageHDU]]:
     for planes in width_planes(fit):
         name = f"VWIDTH_{planes.suffix}"
         ours.append(_image(fit, name, planes.values, planes.meaning, "km s-1", planes.names))
-        ours.append(_image(fit, f"{name}_ERR", planes.errors, f"1 sigma errors of {name}", "km s-1", planes.names))
+        ours.append(_image(fit, f"{name}_ERR", planes.errors, f"1 sigma errors of {name} (covariance)", "km s-1", planes.names))
     status = _image(fit, "STATUS", fit.status.astype(np.int32), "0 = fitted")
     bit_cards(status.header, STATUS_FLAGS, "fitted")
     warn = _image(fit, "WARN", fit.warn.astype(np.int32), "advisory bits")
     bit_cards(warn.header, WARN_FLAGS, "nothing to say")
-    skipped = np.zeros(fit.shape, np.uint8) if fit.cube.spatial_mask is None else fit.cube.spatial_mask.astype(np.uint8)
+    skipped = ((fit.status & SKIPPED.value) != 0).astype(np.uint8)
     theirs += [status, _image(fit, "MASK2D", skipped, "1 = skipped")]
     ours += [warn, _image(fit, "DOF", fit.dof, "degrees of freedom")]
     return theirs, ours
@@ -322,8 +325,9 @@ def function_of(fit: CubeFit) -> str:
 
 
 def _tried(fit: CubeFit) -> np.ndarray:
-    mask = fit.cube.spatial_mask
-    return np.arange(fit.cube.n_spaxels) if mask is None else np.flatnonzero(~mask.ravel())
+    """Flat indices of the spaxels that were not skipped; all, if every one was."""
+    tried = np.flatnonzero((fit.found.status & SKIPPED.value) == 0)
+    return tried if tried.size else np.arange(fit.cube.n_spaxels)
 
 
 def _tables(fit: CubeFit) -> list[fits.BinTableHDU]:

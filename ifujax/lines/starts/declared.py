@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import numpy as np
 
 from ifujax.inference.declarations import Bounded, Fixed
+from ifujax.inference.precision import working_precision
 from ifujax.lines.setup import Setup
-from ifujax.models.doppler import C_KMS
 
 _REACH = 3.0
 """Half-width, in guessed sigma, of where moments are taken."""
-_ROOT_2PI = float(np.sqrt(2.0 * np.pi))
 Named = Mapping[str, np.ndarray]
 
 
@@ -30,6 +30,7 @@ def declared_start(setup: Setup, residual: np.ndarray, ivar: np.ndarray) -> dict
     empty = ~used.any(axis=1)
     held[empty] = 0.0
     amplitudes = {"peak": np.nanmax(held, axis=1), "mean": np.nanmean(held, axis=1), "median": np.nanmedian(held, axis=1)}
+    deepest = np.nanmin(held, axis=1)
     result: dict[str, np.ndarray] = {}
     for i, line in enumerate(setup.lines):
         item = line.strength_declaration
@@ -37,7 +38,10 @@ def declared_start(setup: Setup, residual: np.ndarray, ivar: np.ndarray) -> dict
         if isinstance(start, (int, float)):
             strength = np.full(len(residual), float(start))
         else:
-            strength = _as_strength(setup, i, amplitudes.get(start or "peak", amplitudes["peak"]), setup.guess_sigma[i])
+            chosen = amplitudes.get(start or "peak", amplitudes["peak"])
+            if start in (None, "peak") and setup.strength_range[i, 1] <= 0:
+                chosen = deepest  # the peak of an absorption line
+            strength = _as_strength(setup, i, chosen, setup.guess_sigma[i])
         result[f"{line.name}.{line.strength}"] = _within(item, strength)
         result[f"{line.name}.velocity"] = np.full(len(residual), setup.guess_velocity[i])
         result[f"{line.name}.velocity_dispersion"] = np.full(len(residual), setup.guess_sigma[i])
@@ -86,10 +90,16 @@ def trivial_start(setup: Setup, residual: np.ndarray, ivar: np.ndarray) -> dict[
 
 
 def _as_strength(setup: Setup, i: int, amplitude: np.ndarray, sigma: np.ndarray | float) -> np.ndarray:
-    """Turn a Gaussian's peak into what the line's strength is."""
-    if setup.model.strengths[i] == "amplitude":
+    """Turn a peak into what the line's strength is, with the shape and the LSF at the guess."""
+    model = setup.model
+    if model.strengths[i] == "amplitude":
         return amplitude
-    return amplitude * (_ROOT_2PI * sigma * float(setup.model.rest_wavelengths[i]) / C_KMS)
+    name = model.names[i]
+    guess = {f"{name}.velocity": setup.guess_velocity[i], f"{name}.velocity_dispersion": setup.guess_sigma[i]}
+    guess |= {key: value for key, value in setup.guess_shape.items() if key.startswith(f"{name}.")}
+    with working_precision("float64"):
+        ratio = float(model.flux_over_amplitude({key: jnp.asarray(value) for key, value in guess.items()}, i))
+    return amplitude * (ratio * sigma / setup.guess_sigma[i])
 
 
 def _within(item: object, values: np.ndarray) -> np.ndarray:
