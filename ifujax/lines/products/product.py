@@ -13,7 +13,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
@@ -117,9 +117,8 @@ def _write(fit: CubeFit, path: Path, progress: Progress | None, spectrum: bool) 
                 continue
             file.append(_without_space(hdu) if spectrum and hdu.is_image else hdu)
     maps |= append_large(path, large([_flags_image(fit)]))
-    for array in maps.values():
-        array.shape = cube.shape
-    _fill(fit, maps, progress)
+    views: dict[str, Any] = {name: array.reshape(cube.shape) for name, array in maps.items()} if spectrum else maps
+    _fill(fit, views, progress)
     for array in maps.values():
         array.flush()
 
