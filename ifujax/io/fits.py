@@ -83,6 +83,8 @@ class FitsFile:
         names = [hdu.name.upper() for hdu in self.hdus]
         if text.upper() in names:
             return names.index(text.upper())
+        if text.upper() == "PRIMARY":  # whatever name it gives itself
+            return 0
         if text.isdigit() and int(text) < len(names):
             return int(text)
         name, comma, version = text.rpartition(",")
