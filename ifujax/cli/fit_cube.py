@@ -159,7 +159,6 @@ def fit_cube(
     if chunk_size is not None and chunk_size < 1:
         raise UsageError(f"--chunk-size must be 1 or more; got {chunk_size}.")
     prepare(device, threads, not no_cache)
-    from ifujax.io.locks import OutputTakenError
     from ifujax.lines.dialect import read_config
 
     every = [read_config(each) for each in config]
@@ -176,27 +175,42 @@ def fit_cube(
     for plan in plans:
         plan.check(overwrite or lock)  # with --lock, what exists is skipped at its turn
     keeping = Keeping(resume=not no_resume, lock_files=lock, device=device)
+
+    def fit(path: Path, plan: Outputs) -> str:
+        _, line = fit_one(path, settings, plan, overwrite, precision, chunk_size, quiet, keeping=keeping, selection=selection)
+        return f"{path.name}: {line}"
+
+    fit_each(cubes, plans, fit, lock=lock, quiet=quiet)
+
+
+def fit_each(
+    paths: Sequence[Path], plans: Sequence[Outputs], fit: Callable[[Path, Outputs], str], *, lock: bool, quiet: bool
+) -> None:
+    """Fit one input after the other and print what `fit` says; one that is bad, or another run's, doesn't stop the others.
+
+    Raises
+    ------
+    typer.Exit
+        With code 1, at the end, if one of several failed; the error itself if there is only one.
+    """
+    from ifujax.io.locks import OutputTakenError
+
     failed = False
-    for path, plan in zip(cubes, plans):
+    for path, plan in zip(paths, plans):
         try:
-            _, line = fit_one(path, settings, plan, overwrite, precision, chunk_size, quiet, keeping=keeping, selection=selection)
-        except OutputTakenError as error:
-            if not lock:
-                if len(cubes) == 1:
-                    raise
-                report("error", f"{path}: {error}")
-                failed = True
-            elif not quiet:
-                typer.echo(f"{path.name}: skipped: {error}")
-            continue
+            text = fit(path, plan)
         except (DataError, OSError) as error:
-            if len(cubes) == 1:
+            if lock and isinstance(error, OutputTakenError):
+                if not quiet:
+                    typer.echo(f"{path.name}: skipped: {error}")
+                continue
+            if len(paths) == 1:
                 raise
-            report("error", f"{path}: {error}")  # the other cubes may well be good
+            report("error", f"{path}: {error}")  # the others may well be good
             failed = True
             continue
         if not quiet:
-            typer.echo(f"{path.name}: {line}")
+            typer.echo(text)
             for each in plan.written:
                 typer.echo(f"  wrote {each}")
     if failed:

@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ifujax.cli.fit_cube import CacheOption, LockOption, Outputs, PrecisionOption, QuietOption, ThreadsOption, plan_outputs
-from ifujax.cli.messages import report
+from ifujax.cli.fit_cube import (
+    CacheOption,
+    LockOption,
+    Outputs,
+    PrecisionOption,
+    QuietOption,
+    ThreadsOption,
+    fit_each,
+    plan_outputs,
+)
 from ifujax.cli.progress import ProgressReporter
 from ifujax.cli.runtime import prepare
-from ifujax.errors import DataError, IfujaxWarning, UsageError
-from ifujax.io.locks import OutputTakenError, lock_file, output_lock
+from ifujax.errors import IfujaxWarning, UsageError
+from ifujax.io.locks import lock_file, output_lock
 
 if TYPE_CHECKING:
     from ifujax.lines.config import LineFitConfig
@@ -78,33 +86,13 @@ def fit_spectrum(
     overwrite = overwrite or settings.output.overwrite
     for plan in plans:
         plan.check(overwrite or lock)  # with --lock, what exists is skipped at its turn
-    failed = False
-    for path, plan in zip(spectra, plans):
-        try:
-            with _held(plan.written, lock):
-                plan.check(overwrite)
-                text = _fit_one(path, settings, plan, overwrite, precision, quiet, focused_plot)
-        except OutputTakenError as error:
-            if not lock:
-                if len(spectra) == 1:
-                    raise
-                report("error", f"{path}: {error}")
-                failed = True
-            elif not quiet:
-                typer.echo(f"{path.name}: skipped: {error}")
-            continue
-        except (DataError, OSError) as error:
-            if len(spectra) == 1:
-                raise
-            report("error", f"{path}: {error}")  # the other spectra may well be good
-            failed = True
-            continue
-        if not quiet:
-            typer.echo(text)
-            for each in plan.written:
-                typer.echo(f"  wrote {each}")
-    if failed:
-        raise typer.Exit(1)
+
+    def fit(path: Path, plan: Outputs) -> str:
+        with _held(plan.written, lock):
+            plan.check(overwrite)
+            return _fit_one(path, settings, plan, overwrite, precision, quiet, focused_plot)
+
+    fit_each(spectra, plans, fit, lock=lock, quiet=quiet)
 
 
 @contextmanager
