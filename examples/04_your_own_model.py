@@ -111,3 +111,24 @@ right.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color="C1")
 right.set(xlabel="(velocity - truth) / error", ylabel="Density", title=f"{good.sum()} fits")
 if len(sys.argv) > 1:  # run as a script with a file name: save the figure there
     figure.savefig(sys.argv[1])
+
+# %%
+# Posteriors
+# ----------
+# The same model, space and data can be sampled: draws of every parameter, for spectra whose errors are not enough. Here
+# are the shallowest troughs. `linear_sigma` is the width of the Gaussian prior of what was eliminated, the brightness; the
+# other parameters are uniform within their bounds, but for the width, which has its prior above.
+
+from ifujax.inference.sampling.sample import sample_batch  # noqa: E402
+
+faint = np.argsort(truth["depth"] * truth["width"])[:24]
+obs = Observations(values[faint], ivar[faint], wavelength)
+options = Options(linear="eliminate")
+fit = ifujax.fit_batch(model, space, obs, start, options=options)
+draws = sample_batch(model, space, obs, fit, options=options, linear_sigma=[100.0], seed=1)
+print(f"{np.sum(draws.status == 0)} of {len(faint)} posteriors are sound")
+for name in ("temperature", "width", "depth"):
+    low, high = np.quantile(draws.params[name], [0.16, 0.84], axis=(1, 2))
+    ratio = np.median((high - low) / 2 / fit.error[name])
+    inside = np.mean((truth[name][faint] > low) & (truth[name][faint] < high))
+    print(f"{name:12s} 68 % interval / error of the fit: {ratio:.2f}; holds the truth in {inside:.0%}")

@@ -16,19 +16,26 @@ if TYPE_CHECKING:
     from ifujax.data.image import Image
     from ifujax.data.spectrum import Spectrum
     from ifujax.errors import DataError, IfujaxWarning, UsageError
-    from ifujax.inference.declarations import Bounded, Fixed, Normal, Tied
+    from ifujax.inference.declarations import Bounded, Fixed, Tied
     from ifujax.inference.joint import fit_joint
     from ifujax.inference.least_squares import fit_batch
     from ifujax.inference.linear import solve_linear
     from ifujax.inference.observations import Observations
     from ifujax.inference.options import Options
     from ifujax.inference.parameters import ParameterSpace
+    from ifujax.inference.priors import HalfNormal, LogNormal, Normal
     from ifujax.inference.results import FitResult
-    from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS, decode
+    from ifujax.inference.sampling.draws import Draws
+    from ifujax.inference.sampling.options import SamplingOptions
+    from ifujax.inference.sampling.sample import sample_batch
+    from ifujax.inference.status import POSTERIOR_FLAGS, STATUS_FLAGS, WARN_FLAGS, decode
     from ifujax.io.cubes import read_cube
     from ifujax.io.spectra import read_spectrum
     from ifujax.lines.config import LSF, ContinuumOptions, EmissionModel, FitOptions, Kinematics, Line
     from ifujax.lines.dialect import read_config
+    from ifujax.lines.posteriors.results import CubePosterior
+    from ifujax.lines.posteriors.run import sample
+    from ifujax.lines.posteriors.spectrum import SpectrumPosterior
     from ifujax.lines.products.load import load_fit
     from ifujax.lines.products.loaded import LoadedFit
     from ifujax.lines.results import CubeFit
@@ -43,24 +50,31 @@ _HOME = {
     "ContinuumOptions": "lines.config",
     "Cube": "data.cube",
     "CubeFit": "lines.results",
+    "CubePosterior": "lines.posteriors.results",
     "DataError": "errors",
     "EmissionModel": "lines.config",
+    "Draws": "inference.sampling.draws",
     "FitOptions": "lines.config",
     "FitResult": "inference.results",
     "Fixed": "inference.declarations",
+    "HalfNormal": "inference.priors",
     "IfujaxWarning": "errors",
     "Image": "data.image",
     "Kinematics": "lines.config",
     "LSF": "lines.config",
     "Line": "lines.config",
     "LoadedFit": "lines.products.loaded",
-    "Normal": "inference.declarations",
+    "LogNormal": "inference.priors",
+    "Normal": "inference.priors",
     "Observations": "inference.observations",
     "Options": "inference.options",
+    "POSTERIOR_FLAGS": "inference.status",
     "ParameterSpace": "inference.parameters",
     "STATUS_FLAGS": "inference.status",
+    "SamplingOptions": "inference.sampling.options",
     "Spectrum": "data.spectrum",
     "SpectrumFit": "lines.spectrum",
+    "SpectrumPosterior": "lines.posteriors.spectrum",
     "Tied": "inference.declarations",
     "UsageError": "errors",
     "WARN_FLAGS": "inference.status",
@@ -74,6 +88,8 @@ _HOME = {
     "read_config": "lines.dialect",
     "read_cube": "io.cubes",
     "read_spectrum": "io.spectra",
+    "sample": "lines.posteriors.run",
+    "sample_batch": "inference.sampling.sample",
     "simulate": "",
     "solve_linear": "inference.linear",
 }
@@ -81,6 +97,7 @@ _HOME = {
 
 __all__ = [
     "LSF",
+    "POSTERIOR_FLAGS",
     "STATUS_FLAGS",
     "WARN_FLAGS",
     "Bounded",
@@ -88,22 +105,28 @@ __all__ = [
     "ContinuumOptions",
     "Cube",
     "CubeFit",
+    "CubePosterior",
     "DataError",
+    "Draws",
     "EmissionModel",
     "FitOptions",
     "FitResult",
     "Fixed",
+    "HalfNormal",
     "IfujaxWarning",
     "Image",
     "Kinematics",
     "Line",
     "LoadedFit",
+    "LogNormal",
     "Normal",
     "Observations",
     "Options",
     "ParameterSpace",
+    "SamplingOptions",
     "Spectrum",
     "SpectrumFit",
+    "SpectrumPosterior",
     "Tied",
     "UsageError",
     "__version__",
@@ -117,6 +140,8 @@ __all__ = [
     "read_config",
     "read_cube",
     "read_spectrum",
+    "sample",
+    "sample_batch",
     "simulate",
     "solve_linear",
 ]

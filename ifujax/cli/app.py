@@ -20,6 +20,7 @@ from ifujax.cli.demo import demo
 from ifujax.cli.fit_cube import fit_cube
 from ifujax.cli.fit_spectrum import fit_spectrum
 from ifujax.cli.messages import report
+from ifujax.cli.sample import sample
 from ifujax.errors import DataError, IfujaxWarning, UsageError
 
 EXIT_DATA = 1
@@ -54,6 +55,7 @@ def _ifujax(
       ifujax demo                                     fit a real MUSE cube, from nothing
       ifujax fit-cube mycube.fits -c halpha.cfg -p    fit your own
       ifujax fit-spectrum nucleus.fits -c halpha.cfg  fit a spectrum
+      ifujax sample mycube.fits -c halpha.cfg -p      posteriors, where errors are not enough
       ifujax fit-cube --help                          its options, with a configuration to start from
     """
     if context.invoked_subcommand is None:
@@ -62,6 +64,7 @@ def _ifujax(
 
 app.command("fit-cube", no_args_is_help=False)(fit_cube)
 app.command("fit-spectrum", no_args_is_help=False)(fit_spectrum)
+app.command("sample", no_args_is_help=False)(sample)
 app.command("demo")(demo)
 app.command("cite")(cite)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ifujax.cli.fit_cube import CacheOption, DeviceOption, Outputs, QuietOption, ThreadsOption, fit_one
+from ifujax.cli.fit_cube import CacheOption, DeviceOption, QuietOption, ThreadsOption, fit_one
+from ifujax.cli.outputs import Outputs
 from ifujax.cli.progress import ProgressReporter
 from ifujax.cli.runtime import prepare
 from ifujax.errors import DataError

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ifujax.cli.fit_cube import (
-    CacheOption,
-    LockOption,
-    Outputs,
-    PrecisionOption,
-    QuietOption,
-    ThreadsOption,
-    fit_each,
-    plan_outputs,
-)
+from ifujax.cli.fit_cube import CacheOption, LockOption, PrecisionOption, QuietOption, ThreadsOption
+from ifujax.cli.inputs import read_spectrum_as
+from ifujax.cli.outputs import Outputs, plan_outputs, process_each
 from ifujax.cli.progress import ProgressReporter
 from ifujax.cli.runtime import prepare
-from ifujax.errors import IfujaxWarning, UsageError
+from ifujax.errors import UsageError
 from ifujax.io.locks import lock_file, output_lock
 
 if TYPE_CHECKING:
@@ -92,7 +83,7 @@ def fit_spectrum(
             plan.check(overwrite)
             return _fit_one(path, settings, plan, overwrite, precision, quiet, focused_plot)
 
-    fit_each(spectra, plans, fit, lock=lock, quiet=quiet)
+    process_each(spectra, plans, fit, lock=lock, quiet=quiet)
 
 
 @contextmanager
@@ -116,18 +107,11 @@ def _fit_one(
 ) -> str:
     """Read, fit and write one spectrum; return what was found."""
     from ifujax.io.output import atomic_path
-    from ifujax.io.spectra import read_spectrum
 
     began = time.monotonic()
-    loading = asdict(config.loading)
-    # A configuration serves cubes too: what it says of their spaxels doesn't concern a spectrum.
-    left = [option for option in ("spatial_mask", "nan_spaxels", "vortab") if loading.pop(option) is not None]
     with ProgressReporter(quiet) as progress:
         progress("read", 0, 1)
-        spectrum = read_spectrum(path, **loading)
-        if left:
-            named = ", ".join(f"[loading] {option}" for option in left)
-            warnings.warn(f"{named}: no effect on a spectrum, which has no spaxels.", IfujaxWarning, stacklevel=2)
+        spectrum = read_spectrum_as(path, config.loading)
         from ifujax.lines.spectrum import fit_spectrum as fit_lines  # jax: not before the file is known to be good
 
         progress("compile", 0, 1)

@@ -19,10 +19,14 @@ _TITLES = {
     "coherence": "comparing minima",
     "monte_carlo": "drawing noise",
     "measure": "fluxes and widths",
+    "sample": "sampling",
+    "nuts": "NUTS",
     "write": "writing",
     "download": "downloading…",
 }
 _UNCOUNTED = ("compile", "download")
+_PARTS = ("nuts",)
+"""Stages that return within another one: neither their ends nor their times are worth a line."""
 _PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal
 
 
@@ -70,13 +74,16 @@ class ProgressReporter:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Tell that `done` of `total` (spaxels, usually) have gone through `stage`."""
+        if stage in _PARTS and self._stage not in (None, stage):
+            self._tell_part(stage, done, total)
+            return
         if stage != self._stage:
             if (stage, done, total) == self._finished:  # said already
                 return
             self._leave()
             self._enter(stage, done, total)
         if self._live is not None and self._task is not None and stage not in _UNCOUNTED:
-            self._live.update(self._task, completed=done, total=total)
+            self._live.update(self._task, description=_TITLES.get(stage, stage), completed=done, total=total)
         elif self._live is None and not self._quiet:
             self._tell(stage, done, total)
         if done >= total:
@@ -103,13 +110,22 @@ class ProgressReporter:
         now = self._clock()
         if stage in _UNCOUNTED or total <= 1:
             return
-        if done < total and now - self._told < _PLAIN_INTERVAL:
+        if (done < total or stage in _PARTS) and now - self._told < _PLAIN_INTERVAL:
             return
         self._told = now
         rate = (done - self._first) / max(now - self._began, 1e-3)
         speed = f", {rate:,.0f} spaxels/s" if done > self._first else ""
         ahead = f", {(total - done) / rate:.0f} s to go" if rate > 0 and done < total else ""
         self._write(f"{_TITLES.get(stage, stage)} {done:,} of {total:,}{speed}{ahead}")
+
+    def _tell_part(self, stage: str, done: int, total: int) -> None:
+        """Tell of a part of the stage at hand, which goes on."""
+        text = f"{_TITLES.get(self._stage or '', self._stage)}: {_TITLES[stage]} {done:,} of {total:,}"
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, description=text)
+        elif self._live is None and not self._quiet and self._clock() - self._told >= _PLAIN_INTERVAL:
+            self._told = self._clock()
+            self._write(text)
 
     def _write(self, text: str) -> None:
         self._stream.write(f"ifujax: {text}\n")

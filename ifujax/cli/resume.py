@@ -55,7 +55,7 @@ def run_identity(cube: Path, config: LineFitConfig, **options: object) -> dict[s
         "input": os.path.realpath(cube),
         "size of the input": str(facts.st_size),
         "time of the input": str(facts.st_mtime_ns),
-        "content of the input": _sampled_hash(cube, facts.st_size),
+        "content of the input": sampled_hash(cube, facts.st_size),
         "order of the lines": ", ".join(config.model.names),
     }
     identity |= {name.replace("_", " "): str(value) for name, value in options.items()}
@@ -105,7 +105,8 @@ def claim(outputs: Sequence[Path], identity: dict[str, str], *, resume: bool, lo
         yield store
 
 
-def _sampled_hash(path: Path, size: int) -> str:
+def sampled_hash(path: Path, size: int) -> str:
+    """Return a fingerprint of blocks of a file of `size` bytes, from its beginning to its end."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         for k in range(_SAMPLES):

@@ -33,8 +33,8 @@ def solve_spd(matrix: Array, rhs: Array, *, unrolled: bool) -> Array:
     if not unrolled:
         return _solve_by_columns(matrix, rhs)
     n, columns = matrix.shape[-1], rhs.shape[-1]
-    factor = _factorise([[matrix[:, i, j] for j in range(i + 1)] for i in range(n)])
-    solved = [_substitute(factor, [rhs[:, i, k] for i in range(n)]) for k in range(columns)]
+    factor = factorise([[matrix[:, i, j] for j in range(i + 1)] for i in range(n)])
+    solved = [substitute(factor, [rhs[:, i, k] for i in range(n)]) for k in range(columns)]
     return jnp.stack([jnp.stack(column, axis=1) for column in solved], axis=2)
 
 
@@ -46,8 +46,8 @@ def inverse_spd(matrix: Array, *, unrolled: bool) -> Array:
     return 0.5 * (inverse + jnp.swapaxes(inverse, 1, 2))
 
 
-def _factorise(rows: list[list[Array]]) -> list[list[Array]]:
-    """Cholesky factor of a lower triangle of batch arrays; its diagonal holds reciprocals."""
+def factorise(rows: list[list[Array]]) -> list[list[Array]]:
+    """Return the Cholesky factor of a lower triangle of arrays (a unit diagonal is expected); its diagonal holds reciprocals."""
     factor: list[list[Array]] = []
     for i, row in enumerate(rows):
         line: list[Array] = []
@@ -65,7 +65,8 @@ def _factorise(rows: list[list[Array]]) -> list[list[Array]]:
     return factor
 
 
-def _substitute(factor: list[list[Array]], rhs: list[Array]) -> list[Array]:
+def substitute(factor: list[list[Array]], rhs: list[Array]) -> list[Array]:
+    """Solve for one right-hand side with what `factorise` returned."""
     n = len(factor)
     forward: list[Array] = []
     for i in range(n):

@@ -267,7 +267,7 @@ def loss(residual: Array, weight: Array, options: Options) -> tuple[Array, Array
 
 def add_priors(block: Block, x: Array, chi2: Array, hessian: Array, gradient: Array) -> tuple[Array, Array, Array]:
     """Add Gaussian priors as further rows; `hessian` may hold a linear block after the free vector."""
-    if not any(entry.has_prior for entry in block.space.structure.entries):
+    if not any(entry.has_residual for entry in block.space.structure.entries):
         return chi2, hessian, gradient
     n = x.shape[1]
     xs = tuple(x[:, j] for j in range(n))

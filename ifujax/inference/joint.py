@@ -202,7 +202,7 @@ class _Problem:
         m = x.local.shape[1]
         for part, vector in (("shared", x.shared[None]), ("local", x.local)):
             space = getattr(self.wide, part)
-            if not any(entry.has_prior for entry in space.structure.entries):
+            if not any(entry.has_residual for entry in space.structure.entries):
                 continue
             rows = np.arange(len(vector))
             with working_precision(self.precision):

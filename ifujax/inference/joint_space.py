@@ -15,7 +15,7 @@ from ifujax.inference.parameters import ParameterSpace, Structure, Unconstrained
 
 def empty_space() -> ParameterSpace:
     """Return a space without parameters."""
-    return ParameterSpace(Structure((), ()), *(np.zeros(0) for _ in range(6)))
+    return ParameterSpace(Structure((), ()), *(np.zeros(0) for _ in range(7)))
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["shared", "local"], meta_fields=[])
@@ -29,7 +29,7 @@ class JointSpace:
     @property
     def structure(self) -> Structure:
         entries = (*self.shared.structure.entries, *self.local.structure.entries)
-        return Structure(tuple(replace(entry, has_prior=False) for entry in entries), tuple(range(len(entries))))
+        return Structure(tuple(replace(entry, prior=None) for entry in entries), tuple(range(len(entries))))
 
     def unconstrained(self) -> JointSpace:
         """Return the same with both spaces seen through their bijections."""

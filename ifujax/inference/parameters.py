@@ -1,3 +1,4 @@
+# NOTE to PRIORS: read the last section of /work/notes/HELPERS.md (UPDATE 07:25) before editing this file.
 """The parameter space: constraints turned into a reparameterisation.
 
 Fixed and tied parameters leave the vector that is fitted; an inequality between parameters
@@ -6,11 +7,10 @@ becomes a coordinate measured from the moving bound. What is left lives in a box
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,64 +18,22 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ifujax.errors import UsageError, unknown
-from ifujax.inference.constraints import Expression, dependency_order, parse
-from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
-from ifujax.inference.transforms import box_kind, from_line, to_line
+from ifujax.inference import space_priors
+from ifujax.inference.constraints import dependency_order
+from ifujax.inference.declarations import Bounded, Declaration, Fixed
+from ifujax.inference.describe import describe_space
+from ifujax.inference.distributions import numbers_of
+from ifujax.inference.inheritance import with_inherited_bounds
+from ifujax.inference.priors import Prior, location_and_scale
+from ifujax.inference.structure import Entry, Structure, entry_of, moving_kind
+from ifujax.inference.transforms import BoxKind, box_kind, from_line, to_line
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One named parameter, everything about it that is not a number."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: Literal["free", "fixed", "tied"]
-    expression: Expression | None = None
-    above: Expression | None = None
-    below: Expression | None = None
-    has_lower: bool = False
-    has_upper: bool = False
-    has_prior: bool = False
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def moving(self) -> bool:
-        """Whether a bound of it is an expression of other parameters."""
-        return self.above is not None or self.below is not None
-
-
-@dataclass(frozen=True)
-class Structure:
-    """Static half of a parameter space. `order` evaluates every entry after those it needs."""
-
-    entries: tuple[Entry, ...]
-    order: tuple[int, ...]
-
-    @property
-    def free(self) -> tuple[Entry, ...]:
-        return tuple(entry for entry in self.entries if entry.kind == "free")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(entry.name for entry in self.entries)
-
-    @property
-    def n_free(self) -> int:
-        """Length of the vector that is fitted."""
-        return sum(entry.size for entry in self.free)
-
-    @property
-    def element_names(self) -> tuple[str, ...]:
-        """One name for each element of the fitted vector; arrays get an index."""
-        return tuple(entry.name if entry.shape == () else f"{entry.name}[{i}]" for entry in self.free for i in range(entry.size))
+__all__ = ["Entry", "ParameterSpace", "Structure", "UnconstrainedSpace"]
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["lower", "upper", "scale", "fixed", "prior_mean", "prior_sigma"],
+    data_fields=["lower", "upper", "scale", "fixed", "prior_mean", "prior_sigma", "prior_numbers"],
     meta_fields=["structure"],
 )
 @dataclass(frozen=True)
@@ -93,8 +51,10 @@ class ParameterSpace:
         Bounds in the parameters' units, and the size that counts as 1 inside.
     fixed : array (n_fixed,) or (batch, n_fixed)
         Values of fixed parameters.
-    prior_mean, prior_sigma : array (n_prior,)
-        Gaussian priors, in the order of the entries that have one.
+    prior_mean, prior_sigma : array (n_prior,) or (batch, n_prior)
+        Of Gaussian, half-normal and (of the logarithm) log-normal priors, element by element.
+    prior_numbers : array (n_numbers,) or (batch, n_numbers)
+        What the other distributions are made from, entry by entry.
     """
 
     structure: Structure
@@ -104,6 +64,7 @@ class ParameterSpace:
     fixed: Any
     prior_mean: Any
     prior_sigma: Any
+    prior_numbers: Any
 
     @classmethod
     def build(
@@ -132,29 +93,32 @@ class ParameterSpace:
         for name in (*shapes, *scale):
             if name not in declarations:
                 raise UsageError(unknown("parameter", name, declarations))
-        entries = [_entry(name, item, shapes.get(name, ()), declarations) for name, item in declarations.items()]
+        entries = [entry_of(name, item, shapes.get(name, ()), declarations) for name, item in declarations.items()]
         depends = {
             entry.name: [n for e in (entry.expression, entry.above, entry.below) if e is not None for n in e.names]
             for entry in entries
         }
         order = dependency_order(depends)
-        declarations = _with_inherited_bounds(declarations, entries, order)
+        declarations = with_inherited_bounds(declarations, entries, order)
         index = {entry.name: i for i, entry in enumerate(entries)}
-        entries = [_entry(e.name, declarations[e.name], e.shape, declarations) for e in entries]
+        entries = [entry_of(e.name, declarations[e.name], e.shape, declarations) for e in entries]
         structure = Structure(tuple(entries), tuple(index[name] for name in order))
-        lower, upper, scales, fixed, means, sigmas = [], [], [], [], [], []
+        lower, upper, scales, fixed, means, sigmas, numbers = [], [], [], [], [], [], []
         for entry in entries:
             item = declarations[entry.name]
             if isinstance(item, Bounded):
                 lower += [item.lower] * entry.size
                 upper += [item.upper] * entry.size
                 scales += [float(scale.get(entry.name, 1.0))] * entry.size
-                if item.prior is not None:
-                    means += [item.prior.mean] * entry.size
-                    sigmas += [item.prior.sigma] * entry.size
+                if entry.prior == "distribution":
+                    numbers += numbers_of(item.prior)
+                elif item.prior is not None:
+                    mean, sigma = location_and_scale(item.prior)
+                    means += [mean] * entry.size
+                    sigmas += [sigma] * entry.size
             elif isinstance(item, Fixed):
                 fixed += [item.value] * entry.size
-        arrays = [np.asarray(values, dtype=np.float64) for values in (lower, upper, scales, fixed, means, sigmas)]
+        arrays = [np.asarray(values, dtype=np.float64) for values in (lower, upper, scales, fixed, means, sigmas, numbers)]
         return cls(structure, *arrays)
 
     def with_scale(self, scale: ArrayLike) -> ParameterSpace:
@@ -174,7 +138,11 @@ class ParameterSpace:
 
         Works on scalars: batch it with ``jax.vmap``.
         """
-        starts, position, fixed_at, i_fixed, i_free = {}, 0, {}, 0, 0
+        return self.assemble(lambda entry, i, values: self._value(entry, i, x[i], values))
+
+    def assemble(self, element: Callable[[Entry, int, Mapping[str, Any]], Any]) -> dict[str, Any]:
+        """Return every named parameter, `element` giving those of the free vector from the values of what they depend on."""
+        starts, fixed_at, i_fixed, i_free = {}, {}, 0, 0
         for entry in self.structure.entries:
             if entry.kind == "free":
                 starts[entry.name] = i_free
@@ -186,8 +154,7 @@ class ParameterSpace:
         for i in self.structure.order:
             entry = self.structure.entries[i]
             if entry.kind == "free":
-                position = starts[entry.name]
-                items = [self._value(entry, position + k, x[position + k], values) for k in range(entry.size)]
+                items = [element(entry, starts[entry.name] + k, values) for k in range(entry.size)]
             elif entry.kind == "fixed":
                 items = [self.fixed[fixed_at[entry.name] + k] for k in range(entry.size)]
             else:
@@ -207,8 +174,8 @@ class ParameterSpace:
                 if not entry.moving:
                     x.append(value / self.scale[i])
                     continue
-                low, high = self._moving_bounds(entry, i, params)
-                kind = _moving_kind(entry)
+                low, high = self.moving_bounds(entry, i, params)
+                kind = moving_kind(entry)
                 if kind == "both":
                     width = high - low
                     x.append(jnp.where(width > 0, (value - low) / jnp.where(width > 0, width, 1.0), 0.5))
@@ -228,30 +195,91 @@ class ParameterSpace:
                     high.append(self.upper[i] / self.scale[i])
                 else:
                     low.append(jnp.zeros_like(self.scale[i]))
-                    high.append(jnp.where(_moving_kind(entry) == "both", 1.0, jnp.inf) * jnp.ones_like(self.scale[i]))
+                    high.append(jnp.where(moving_kind(entry) == "both", 1.0, jnp.inf) * jnp.ones_like(self.scale[i]))
         return low, high
 
     def to_unconstrained(self, x: Sequence[Any]) -> tuple[list[Any], Any]:
         """Map a free vector to the unconstrained one; also return ``log |dx/dz|`` there."""
         low, high = self.box()
-        z = [to_line(kind, *item) for kind, item in zip(self._box_kinds(), zip(x, low, high))]
+        z = [to_line(kind, *item) for kind, item in zip(self.box_kinds(), zip(x, low, high))]
         return z, self.from_unconstrained(z)[1]
 
     def from_unconstrained(self, z: Sequence[Any]) -> tuple[list[Any], Any]:
         """Map an unconstrained vector to the free one; also return ``log |dx/dz|``."""
         low, high = self.box()
-        pairs = [from_line(kind, *item) for kind, item in zip(self._box_kinds(), zip(z, low, high))]
+        pairs = [from_line(kind, *item) for kind, item in zip(self.box_kinds(), zip(z, low, high))]
         return [x for x, _ in pairs], sum((jacobian for _, jacobian in pairs), jnp.zeros(()))
 
+    def log_jacobians(self, z: Sequence[Any]) -> list[Any]:
+        """Return ``log |dx/dz|`` of each element at an unconstrained vector."""
+        low, high = self.box()
+        return [from_line(kind, *item)[1] for kind, item in zip(self.box_kinds(), zip(z, low, high))]
+
     def prior_residuals(self, params: Mapping[str, Any]) -> list[Any]:
-        """Return ``(mean - value) / sigma`` for each Gaussian prior: extra rows of the least-squares problem."""
+        """Return ``(mean - value) / sigma`` for each Gaussian or half-normal prior: extra rows of the least-squares problem."""
         rows: list[Any] = []
-        for entry in self.structure.entries:
-            if entry.has_prior:
-                flat = [params[entry.name]] if entry.shape == () else list(jnp.reshape(params[entry.name], (entry.size,)))
-                for value in flat:
-                    rows.append((self.prior_mean[len(rows)] - value) / self.prior_sigma[len(rows)])
+        for place in space_priors.places(self.structure):
+            if place.entry.has_residual:
+                for k, value in enumerate(place.entry.flat(params[place.entry.name])):
+                    at = place.numbers + k
+                    rows.append((self.prior_mean[at] - value) / self.prior_sigma[at])
         return rows
+
+    def log_prior(self, x: Sequence[Any]) -> Any:
+        """Return the log prior density of the free vector of one fit: the sum of `log_priors`."""
+        return sum(self.log_priors(x), jnp.zeros(()))
+
+    def log_priors(self, x: Sequence[Any]) -> list[Any]:
+        """Return the log prior density of each element of the free vector of one fit, given those that move its bounds.
+
+        Densities are those of the elements of `x`, not of the parameters in their units, and normalised; 0 for
+        what has no proper prior (see `require_proper`). `x` must lie within the box: nothing is checked.
+        """
+        return space_priors.log_priors(self, x)
+
+    def from_uniform(self, u: Sequence[Any]) -> list[Any]:
+        """Return the free vector of one fit whose elements lie at the quantiles `u`, within (0, 1), of their priors.
+
+        It lies within the box, never on its sides. Uniform `u` give draws from the prior.
+
+        Raises
+        ------
+        UsageError
+            For a prior that is not proper.
+        """
+        self.require_proper()
+        return space_priors.from_uniform(self, u)
+
+    def gaussian_prior(self, i: int) -> tuple[Any, Any]:
+        """Return mean and sigma of the Gaussian or half-normal prior of element `i` of the free vector, in its units.
+
+        An infinite sigma for a parameter without such a prior.
+        """
+        return space_priors.gaussian_prior(self, i)
+
+    def require_proper(self) -> None:
+        """Raise UsageError that names the free parameters without a proper prior: with an open side and no prior."""
+        space_priors.require_proper(self.structure)
+
+    def with_priors(self, priors: Mapping[str, Prior]) -> ParameterSpace:
+        """Return a copy in which free parameters that have no prior get one.
+
+        Parameters
+        ----------
+        priors : mapping of str to prior
+            By name. The numbers of `Normal`, `HalfNormal` and `LogNormal` may be arrays (batch,), one for each fit. Bounds
+            are narrowed as in `Bounded`; a prior that was declared stays.
+
+        Raises
+        ------
+        UsageError
+            For a name that is no free parameter, or a prior that does not suit the bounds.
+        """
+        return space_priors.with_priors(self, priors)
+
+    def describe(self) -> str:
+        """Return a table of all parameters: bounds, prior, or what they are fixed at or tied to."""
+        return describe_space(self)
 
     def broadcast(self, batch: int, dtype: Any = np.float64) -> ParameterSpace:
         """Return the space with every number given a leading batch axis (NumPy)."""
@@ -267,13 +295,13 @@ class ParameterSpace:
     def _value(self, entry: Entry, i: int, x: Any, values: Mapping[str, Any]) -> Any:
         if not entry.moving:
             return x * self.scale[i]
-        low, high = self._moving_bounds(entry, i, values)
-        kind = _moving_kind(entry)
+        low, high = self.moving_bounds(entry, i, values)
+        kind = moving_kind(entry)
         if kind == "both":
             return low + x * (high - low)
         return low + x * self.scale[i] if kind == "lower" else high - x * self.scale[i]
 
-    def _moving_bounds(self, entry: Entry, i: int, values: Mapping[str, Any]) -> tuple[Any, Any]:
+    def moving_bounds(self, entry: Entry, i: int, values: Mapping[str, Any]) -> tuple[Any, Any]:
         """Bounds of a parameter limited by others; where they cross, the fixed bounds win."""
         low, high = self.lower[i], self.upper[i]
         if entry.above is not None:
@@ -282,106 +310,15 @@ class ParameterSpace:
             high = jnp.clip(entry.below(values), low, self.upper[i])
         return low, high
 
-    def _box_kinds(self) -> list[Any]:
-        kinds: list[Any] = []
+    def box_kinds(self) -> list[BoxKind]:
+        """Return which sides of the box of each element there are."""
+        kinds: list[BoxKind] = []
         for entry in self.structure.free:
-            fixed_kind = box_kind(entry.has_lower, entry.has_upper)
-            moving_kind = "both" if entry.moving and _moving_kind(entry) == "both" else "lower"
-            kinds += [moving_kind if entry.moving else fixed_kind] * entry.size
+            fixed_kind: BoxKind = box_kind(entry.has_lower, entry.has_upper)
+            # Measured from the bound that moves, whichever side it is on: from 0 upwards.
+            moved_kind: BoxKind = "both" if entry.moving and moving_kind(entry) == "both" else "lower"
+            kinds.extend(moved_kind if entry.moving else fixed_kind for _ in range(entry.size))
         return kinds
-
-
-def _moving_kind(entry: Entry) -> Literal["both", "lower", "upper"]:
-    """Which sides are bounded once the expressions count too; one is, for sure."""
-    lower = entry.has_lower or entry.above is not None
-    upper = entry.has_upper or entry.below is not None
-    return "both" if lower and upper else "lower" if lower else "upper"
-
-
-def _entry(name: str, item: Declaration, shape: tuple[int, ...], known: Mapping[str, Declaration]) -> Entry:
-    def expression(text: str | None, role: str) -> Expression | None:
-        if text is None:
-            return None
-        if shape != ():
-            raise UsageError(f"{role} of {name!r} must belong to a single number; it has shape {shape}.")
-        return parse(text, known, where=f"{role} of {name!r}")
-
-    if isinstance(item, Tied):
-        return Entry(name, shape, "tied", expression=expression(item.expression, "tie"))
-    if isinstance(item, Fixed):
-        return Entry(name, shape, "fixed")
-    if isinstance(item, Bounded):
-        return Entry(
-            name,
-            shape,
-            "free",
-            above=expression(item.above, "lower limit"),
-            below=expression(item.below, "upper limit"),
-            has_lower=bool(np.isfinite(item.lower)),
-            has_upper=bool(np.isfinite(item.upper)),
-            has_prior=item.prior is not None,
-        )
-    raise UsageError(f"{name!r} must be declared with Bounded, Fixed or Tied; got {type(item).__name__}.")
-
-
-def _with_inherited_bounds(
-    declarations: Mapping[str, Declaration], entries: Sequence[Entry], order: Sequence[str]
-) -> dict[str, Declaration]:
-    """Hand the bounds of tied parameters on to the free ones that they follow.
-
-    A bound on ``b = 3 a + 1`` is a bound on `a`. Where a tie follows several parameters the bound
-    must already hold for all values that theirs allow.
-    """
-    result = dict(declarations)
-    by_name = {entry.name: entry for entry in entries}
-    for name in reversed(order):
-        item = result[name]
-        if not isinstance(item, Tied) or (np.isneginf(item.lower) and np.isposinf(item.upper)):
-            continue
-        affine = by_name[name].expression.affine()  # type: ignore[union-attr]
-        if affine is None:
-            raise UsageError(_cannot_keep(name, item))
-        factors = {n: f for n, f in affine[0].items() if f != 0}
-        if len(factors) == 1:
-            (other, factor), constant = next(iter(factors.items())), affine[1]
-            ends = sorted([(item.lower - constant) / factor, (item.upper - constant) / factor])
-            result[other] = _narrowed(other, result[other], ends[0], ends[1], name)
-        elif not _range_within(factors, affine[1], result, item):
-            raise UsageError(_cannot_keep(name, item))
-    return result
-
-
-def _narrowed(name: str, item: Declaration, lower: float, upper: float, because: str) -> Declaration:
-    if isinstance(item, Fixed):
-        if not lower <= item.value <= upper:
-            raise UsageError(f"fixed value of {name!r} must suit the bounds of {because!r}; got {item.value:g}.")
-        return item
-    low, high = max(item.lower, lower), min(item.upper, upper)
-    if not low < high:
-        raise UsageError(f"bounds of {because!r} must leave room for {name!r}; got none. Widen one of them.")
-    if isinstance(item, Tied):
-        return replace(item, lower=low, upper=high)
-    start = item.start
-    if isinstance(start, (int, float)):
-        start = float(np.clip(start, low, high))
-    return replace(item, lower=low, upper=high, start=start)
-
-
-def _range_within(factors: Mapping[str, float], constant: float, items: Mapping[str, Declaration], tie: Tied) -> bool:
-    low = high = constant
-    for name, factor in factors.items():
-        item = items[name]
-        ends = (item.value, item.value) if isinstance(item, Fixed) else (item.lower, item.upper)
-        low += min(factor * ends[0], factor * ends[1])
-        high += max(factor * ends[0], factor * ends[1])
-    return bool(tie.lower <= low and high <= tie.upper)
-
-
-def _cannot_keep(name: str, item: Tied) -> str:
-    return (
-        f"bounds of {name!r} must follow from those of what it is tied to; {item.expression!r} can leave "
-        f"[{item.lower:g}, {item.upper:g}]. Remove these bounds, or bound the other parameters."
-    )
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["space"], meta_fields=[])

@@ -1,7 +1,7 @@
 """Status and warning bits: what each value means, defined once.
 
 `status` is 0 for a usable fit and non-zero otherwise, with the reasons; `warn` holds advisory
-facts, so that ``status == 0`` keeps every good fit.
+facts, so that ``status == 0`` keeps every good fit. Posteriors have a status of their own.
 """
 
 from __future__ import annotations
@@ -38,6 +38,17 @@ OTHER_MINIMUM = Flag(64, "other_minimum", "a second minimum lies within 1 of the
 
 WARN_FLAGS = (AT_BOUND, NOISE_ESTIMATED, UNCONSTRAINED, BAD_VARIANCE, NO_DETECTION, CONTINUUM_NOT_POSITIVE, OTHER_MINIMUM)
 
+NO_FIT = Flag(1, "no_fit", "no fit to start from: see the status of the fit")
+NO_DRAWS = Flag(2, "no_draws", "posterior density not finite where the fit is: no draws")
+UNEVEN_WEIGHTS = Flag(4, "uneven_weights", "Pareto k-hat of importance sampling too high")
+FEW_EFFECTIVE = Flag(8, "few_effective", "effective sample size too small")
+CHAINS_DISAGREE = Flag(16, "chains_disagree", "R-hat of NUTS too high: chains have not mixed")
+DIVERGENT = Flag(32, "divergent", "NUTS had divergent transitions")
+
+NOT_ASKED = Flag(1024, "not_asked", "not asked for")
+
+POSTERIOR_FLAGS = (NO_FIT, NO_DRAWS, UNEVEN_WEIGHTS, FEW_EFFECTIVE, CHAINS_DISAGREE, DIVERGENT, NOT_ASKED)
+
 
 def decode(value: int, flags: tuple[Flag, ...] = STATUS_FLAGS) -> list[Flag]:
     """Return the flags whose bits are set in `value`.
@@ -47,7 +58,7 @@ def decode(value: int, flags: tuple[Flag, ...] = STATUS_FLAGS) -> list[Flag]:
     value : int
         A status or warning value; 0 gives an empty list.
     flags : tuple of Flag
-        `STATUS_FLAGS` or `WARN_FLAGS`.
+        `STATUS_FLAGS`, `WARN_FLAGS` or `POSTERIOR_FLAGS`.
 
     Examples
     --------

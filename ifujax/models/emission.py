@@ -135,6 +135,11 @@ class EmissionSpectrum:
         return tuple(f"{name}.{parameter}" for i, name in enumerate(self.names) for parameter in self.parameters(i))
 
     @property
+    def linear_in(self) -> tuple[str, ...]:
+        """Names of the parameters that the spectrum is linear in: the strengths."""
+        return tuple(f"{name}.{strength}" for name, strength in zip(self.names, self.strengths))
+
+    @property
     def linear_names(self) -> tuple[str, ...]:
         """Names of the continuum coefficients."""
         return tuple(f"continuum.{k}" for k in range(self.n_continuum))

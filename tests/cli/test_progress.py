@@ -50,11 +50,11 @@ def test_terminal():
 
     stream = Terminal()
     with ProgressReporter(stream=stream) as progress:
-        for stage in ("read", "compile", "fit", "compile", "fit", "write"):
+        for stage in ("read", "compile", "fit", "compile", "fit", "sample", "nuts", "write"):
             progress(stage, 0, 10)
             progress(stage, 5, 10)
         progress("write", 10, 10)
-    assert set(progress.seconds) == {"read", "compile", "fit", "write"}
+    assert set(progress.seconds) == {"read", "compile", "fit", "sample", "write"}
 
 
 def test_compilation_time_counts_parallel_work_once(monkeypatch):
@@ -75,3 +75,22 @@ def test_the_end_of_a_stage_is_said_once():
         for _ in range(2):
             progress("fit", 10, 10)
     assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_parts_of_a_stage_are_said_as_such():
+    clock, stream = Clock(), io.StringIO()
+    with ProgressReporter(stream=stream, clock=clock) as progress:
+        for chunk in range(1, 5):
+            clock.now += 4.0
+            progress("sample", 256 * chunk - 100, 1024)
+            for done in range(4):
+                clock.now += 1.0
+                progress("nuts", done, 3)
+            progress("sample", 256 * chunk, 1024)
+        progress("nuts", 3, 3)  # of the last chunk, when all has gone through the first
+    lines = stream.getvalue().splitlines()
+    assert "ifujax: sampling: NUTS 1 of 3" in lines
+    # The rate counts the time of the parts.
+    assert lines[-1] == "ifujax: sampling 1,024 of 1,024, 31 spaxels/s"
+    assert len(lines) == 4
+    assert set(progress.seconds) == {"sample", "nuts"}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
+from ifujax.inference.priors import HalfNormal, LogNormal, Normal
 from ifujax.lines.config import (
     SHAPE_PARAMETERS,
     ContinuumOptions,
@@ -50,12 +51,17 @@ def bounded(draw, low: float, high: float, others: list[str], words: bool = Fals
     start = draw(st.sampled_from(["peak", "mean", "median", start])) if words else start
     lower = -float("inf") if low < 0 and draw(st.booleans()) else ends[0]
     upper = float("inf") if draw(st.booleans()) else ends[1]
+    width = ends[1] - ends[0]
+    priors = [Normal(ends[0], width), Normal(ends[1] + width, 0.5 * width)]
+    if ends[0] > 0:
+        priors += [HalfNormal(ends[1]), LogNormal(ends[0], 2.0)]
+    prior = draw(st.sampled_from([None, None, *priors]))
     if other is None or kind == "free":
-        return Bounded(lower, upper, start)
+        return Bounded(lower, upper, start, prior=prior)
     expression = draw(st.sampled_from(["{}", "{} * 2.5", "0.5 * ({} + 1.0)", "max ({}, 3.0) ** 2.0"])).format(other)
     if kind == "tied":
         return Tied(expression, lower, upper)
-    return replace(Bounded(lower, upper, start), **{kind: expression})
+    return replace(Bounded(lower, upper, start, prior=prior), **{kind: expression})
 
 
 @st.composite
@@ -227,11 +233,26 @@ def written(config: LineFitConfig) -> str:
         number = numbers.setdefault(id(item.kinematics), len(numbers))
         text += f"[{item.name}]\nrest_wavelength: {item.rest_wavelength!r}\nk_group: {number}\nfunction: {item.shape}\n"
         text += f"{item.strength}: {triple(item.strength_declaration)}\n"
+        written = [(item.strength, item.strength_declaration)]
         if item.continuum_windows:
             text += f"continuum_windows: {plain(item.continuum_windows)}\n"
         for parameter in SHAPE_PARAMETERS[item.shape] if first else ():
             text += f"{FILE_NAMES.get(parameter, parameter)}: {triple(getattr(item.kinematics, parameter))}\n"
+            written.append((FILE_NAMES.get(parameter, parameter), getattr(item.kinematics, parameter)))
+        text += priors_of(written)
     return text
+
+
+def priors_of(declared: list[tuple[str, Declaration]]) -> str:
+    """The option that says the priors of a section's parameters, if there are any."""
+    kinds = {Normal: "normal", HalfNormal: "half_normal", LogNormal: "log_normal"}
+    entries = []
+    for option, item in declared:
+        prior = item.prior if isinstance(item, Bounded) else None
+        if prior is not None:
+            numbers = ", ".join(repr(getattr(prior, entry.name)) for entry in fields(prior))
+            entries.append(f"{option} ~ {kinds[type(prior)]}({numbers})")
+    return f"prior: {'; '.join(entries)}\n" if entries else ""
 
 
 def comparable(config: LineFitConfig) -> dict[str, object]:
@@ -271,6 +292,7 @@ def test_2018_sections_mean_the_same_as_those_of_today(made):
             low, high = (convert(end, item.rest_wavelength) for end in (declared.lower, declared.upper))
             ends[kind] = convert(start, item.rest_wavelength), low, high, declared
         text += f"[{item.name}]\nflux: {triple(item.strength_declaration)}\n"
+        text += priors_of([("flux", item.strength_declaration)])
         for option, kind in (("wavelength", "velocity"), ("sigma", "velocity_dispersion")):
             start, low, high, _ = ends[kind]
             text += f"{option}: {start!r}, {low!r}:{high!r}\n".replace("-inf:", ":").replace(":inf", ":")
@@ -291,7 +313,7 @@ TODAY = (
     + "lsf: polynomial 2.6, 1e-5 @ 7000\n[loading]\nvariance: ERR\nredshift: 0.01\n"
     + "[minimization]\nftol: 1e-8\n[continuum]\ndegree: 2\n"
     + N2
-    + "k_group: 0\n"
+    + "k_group: 0\nprior: velocity ~ normal(0, 100); sigma ~ log_normal(120, 0.5)\n    amplitude ~ half_normal(5)\n"
     + ha(k_group="0", amplitude="peak, 0:1e-13, [n2] * 3.06", velocity=None, sigma=None)
     + "[b]\nrest_wavelength: 6562.8\namplitude: 1, 0:\nvelocity: 0, +- 100\nsigma: 90, 40:900, > 2*(n2.sigma)\nfixed: no\n"
 )
@@ -301,6 +323,7 @@ BOTH = (
     "[a]\nwavelength: 6562.8, +- 10\nsigma: 2, 1:5\nflux: peak, 0:\nh3: 0, +- 0.2\nh4: 0, -0.2:0.2\nk_group: 0\n"
     "[b]\nwavelength: 6583.4, 6573:6593, a + 20.6\nsigma: 2, 1:8, 2 * [a]\nflux: 3, 0:, a/3\nh3: 0,, a\nh4: 0\n"
     "continuum_windows: 6480, 6530, 6600, 6670\n[c]\nwavelength: 6548, +- 10\nsigma: 2, 1:5, < b\namplitude: 1\nfunction: voigt\n"
+    "prior: wavelength ~ normal(6548, 3); sigma ~ half_normal(3)\n"
     "[d]\nrest_wavelength: 6716\nvelocity: 0, -300:300, < a\nsigma: 90,, b.sigma / 2\nflux: mean, 0:\n"
 )
 SAMPLES = [TODAY, BOTH]
@@ -309,6 +332,7 @@ PIECES = list("[]():=,.<>+-*/%#;\n \t0123456789eEaxn_\r\v\x1c\x85\u2028é½") + 
     "[fit]", "[", "n2.sigma", "ha", "inf", "nan", "**", "+-", "1e999", "yes", "peak", "sqrt(",
     "\n ", "[DEFAULT]\n", "None", "%%", "0x1", "1_0", "k_group: 0\n", "fixed: yes\n", "max(", "1e-320", "1e308",
     "wavelength: 6562.8, +- 9\n", "function: voigt\n", "h3: 0,, ha\n", "gauss_hermite", "-1", "0", ".wavelength", "a / (a - a)",
+    "~", "prior: velocity ~ normal(0, 1)\n", "half_normal(", "~ uniform", "sigma ~ log_normal(100, 1e-300)", "1e300)",
 ]  # fmt: skip
 
 

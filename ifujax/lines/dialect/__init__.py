@@ -119,5 +119,14 @@ def _parse(text: str, source: Path | None, notes: dict[str, list[str]]) -> LineF
         velocity_width=widths,
         output=OutputOptions(**chosen(fit, OutputOptions)),
         source=source,
-        text={f"{section}.{option}": value for section in written for option, value in written[section].items()},
+        text={
+            f"{section}.{option}": _in_one_line(option, value)
+            for section in written
+            for option, value in written[section].items()
+        },
     )
+
+
+def _in_one_line(option: str, value: str) -> str:
+    """Return an option's text as it is kept; priors may stand on several lines, which products can't hold."""
+    return "; ".join(line.strip("; ") for line in value.split("\n") if line.strip("; ")) if option == "prior" else value

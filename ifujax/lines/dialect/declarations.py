@@ -20,6 +20,7 @@ from ifujax.lines.dialect.of_2018 import (
     wavelength_text,
     width_text,
 )
+from ifujax.lines.dialect.priors import with_prior
 from ifujax.lines.dialect.values import quoted
 
 LOWEST_SIGMA = 1.0
@@ -108,7 +109,7 @@ class _Builder:
         start = float(default.start or 0.0)
         said = f"fixed at {start:g}" if feature.fixed else f"fitted from {start:g} within {default.lower:g}:{default.upper:g}"
         self.note(feature.where(option), f"not given, so it is {said}")
-        return Fixed(start) if feature.fixed else default
+        return Fixed(start) if feature.fixed else with_prior(feature, option, default, self.note)
 
     def _read_constraint(self, feature: Feature, option: str, triple: Triple) -> None:
         where, angstrom = feature.where(option), feature.in_units(option)
@@ -209,7 +210,10 @@ class _Builder:
             owner.triples[kind] = replace(limited, lower=low, upper=high, guess=min(max(float(limited.guess), low), high))
 
     def _declare(self, feature: Feature, option: str) -> Declaration:
-        """Turn one triple into a declaration."""
+        """Turn one triple, and the prior that goes with it, into a declaration."""
+        return with_prior(feature, option, self._of_triple(feature, option), self.note)
+
+    def _of_triple(self, feature: Feature, option: str) -> Declaration:
         where, triple = feature.where(option), feature.triples[option]
         written = feature.written.get(option, "")
         if feature.fixed:

@@ -11,6 +11,7 @@ from ifujax.errors import UsageError, unknown
 from ifujax.lines.config import SHAPE_PARAMETERS, Shape
 from ifujax.lines.dialect.grammar import KEYWORDS, Reference, Triple, read_triple
 from ifujax.lines.dialect.of_2018 import TO_KMS, in_kms
+from ifujax.lines.dialect.priors import WrittenPrior, assign_priors
 from ifujax.lines.dialect.values import Unreadable, quoted
 
 MODEL_NAMES = {"sigma": "velocity_dispersion"}
@@ -50,6 +51,8 @@ class Feature:
     k_group: int | None
     fixed: bool
     continuum_windows: tuple[float, float, float, float] | None
+    priors: dict[str, WrittenPrior] = field(default_factory=dict)
+    """As in the file; by the names of `parameters` once owners are assigned."""
     owner: str = ""
     owners: dict[str, str] = field(default_factory=dict)
 
@@ -61,6 +64,11 @@ class Feature:
     def where(self, option: str) -> str:
         """Section and option, for messages."""
         return f"[{self.name}] {self.spelling.get(option, option)}"
+
+    def synonym(self, parameter: str) -> str:
+        """Return how a file's parameter is called elsewhere in its section."""
+        parameter = _SYNONYMS.get(parameter, parameter)
+        return "flux" if parameter == "amplitude" and self.spelling.get("amplitude") == "flux" else parameter
 
     def in_units(self, option: str) -> bool:
         """Whether the option is written in Angstrom."""
@@ -115,6 +123,7 @@ def read_feature(
         values.get("k_group"),
         bool(values.get("fixed", False)),
         values.get("continuum_windows"),
+        dict(values.get("prior", {})),
     )
     for option in texts:
         triple = _triple(feature, option)
@@ -231,6 +240,7 @@ def assign_owners(features: Mapping[str, Feature], note: Note) -> None:
             feature.owners[option] = feature.owner if option in SHARED else first.name
             if option in OWN and feature is not first:
                 _hand_over(feature, first, option, note)
+    assign_priors(features, note)
 
 
 def _require_kinematics(feature: Feature) -> None:

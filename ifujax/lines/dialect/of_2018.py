@@ -33,6 +33,12 @@ def wavelength_at(velocity: float, rest: float) -> float:
     return rest * math.sqrt((1.0 + beta) / (1.0 - beta))
 
 
+def velocity_per_angstrom(wavelength: float, rest: float) -> float:
+    """Return the slope of `velocity_at` (km/s per Angstrom)."""
+    ratio = wavelength / rest
+    return 4.0 * C_KMS * ratio / (ratio * ratio + 1.0) ** 2 / rest
+
+
 def dispersion_of(width: float, rest: float) -> float:
     """Return the velocity dispersion (km/s) of a width in Angstrom at the rest wavelength."""
     return C_KMS * (width / rest)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ifujax.lines.dialect.priors import read_priors
 from ifujax.lines.dialect.values import (
     as_written,
     at_least_one,
@@ -184,6 +185,7 @@ FEATURE_OPTIONS: dict[str, Option] = {
     "h3": Option(as_written, spellings=("h_3",)),
     "h4": Option(as_written, spellings=("h_4",)),
     "lorentz_fwhm": Option(as_written),
+    "prior": Option(read_priors),
     "k_group": Option(integer),
     "fixed": Option(boolean),
     "continuum_windows": Option(off_or(windows)),

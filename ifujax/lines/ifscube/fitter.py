@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
 
+import jax
 import numpy as np
 
 from ifujax.data.cube import Cube
@@ -129,7 +130,7 @@ class CompatFitter(ChunkFitter):
         table = solution.reshape(-1, *self.packing.packed.shape[1:])
         if self.step > _SMALLEST_STEP and not self.config.fit.fixed:
             wide = space.broadcast(len(ready.ivar))
-            mine = replace(wide, **{name: getattr(wide, name)[rows] for name in _NUMBERS})
+            mine = jax.tree.map(lambda leaf: leaf[rows], wide)
             moves = self.packing.moves(mine, solution, scale)
             table = forward_difference_point(wave, self.rest_lines, values, ivar, table, moves, self.step)
         residual = values - line_profiles(wave, self.rest_lines, table).sum(axis=1)
@@ -148,4 +149,3 @@ def _keyword(item: Declaration) -> str | float:
 
 _SLOTS = ("amplitude", "velocity", "velocity_dispersion", "h3", "h4")
 """Columns of a table of parameters."""
-_NUMBERS = ("lower", "upper", "scale", "fixed", "prior_mean", "prior_sigma")

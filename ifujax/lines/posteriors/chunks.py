@@ -1,0 +1,112 @@
+"""Draws of some spaxels of a fitted cube, from the same data and noise as the fit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from ifujax.inference.batching import padded
+from ifujax.inference.least_squares import evaluate_batch
+from ifujax.inference.observations import Observations
+from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.results import FitResult
+from ifujax.inference.sampling.options import SamplingOptions
+from ifujax.inference.sampling.sample import Progress, sample_batch
+from ifujax.lines.chunk import ChunkFitter
+from ifujax.lines.posteriors.default_priors import DefaultPriors, default_priors
+from ifujax.lines.posteriors.quantities import DrawQuantities
+from ifujax.lines.posteriors.sampled import Layout, Sampled
+from ifujax.lines.posteriors.selection import error_scale
+from ifujax.lines.results import CubeFit
+from ifujax.lines.starts.packing import Named, pack_named, scaled_space, starts_of
+
+_EVALUATED = 64
+"""Solutions are evaluated in blocks of this size, however few they are: another size is another last digit."""
+
+
+class ChunkSampler:
+    """Samples any spaxels of one fitted cube; holds what all chunks share."""
+
+    def __init__(self, fit: CubeFit, quantities: DrawQuantities, layout: Layout, sampling: SamplingOptions, seed: int) -> None:
+        self.fit = fit
+        self.quantities, self.layout, self.sampling, self.seed = quantities, layout, sampling, seed
+
+    def __call__(self, rows: np.ndarray, progress: Progress | None = None) -> Sampled:
+        """Draw from the posteriors of spaxels (flat indices) that have a fit."""
+        fitter, setup = self.fit.fitter, self.fit.setup
+        options = replace(fitter.options, warm_up=False)
+        posed = problem(self.fit, rows)
+        found = sample_batch(
+            setup.model,
+            posed.space,
+            posed.obs,
+            _evaluated(fitter, posed),
+            options=options,
+            sampling=self.sampling,
+            linear_sigma=posed.priors.continuum if setup.model.n_continuum else None,
+            seed=self.seed,
+            ids=rows,
+            derived=self.quantities,
+            precision=fitter.precision,
+            devices=fitter.devices,
+            progress=progress,
+        )
+        return Sampled.of(self.layout, found)
+
+    def fingerprint(self, rows: np.ndarray) -> str:
+        """Return what tells the draws of these spaxels from others: of another fit, seed, or number of draws."""
+        digest = hashlib.sha256(repr((self.layout, self.sampling, self.seed, self.quantities)).encode())
+        for array in (rows, self.fit.found.solution[rows], self.fit.found.chi2[rows]):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is sampled of some spaxels. `space` has all priors, `priors` are those that nobody declared; `solution` is by name."""
+
+    space: ParameterSpace
+    priors: DefaultPriors
+    obs: Observations
+    solution: Named
+
+
+def problem(fit: CubeFit, rows: np.ndarray) -> Problem:
+    """Prepare spaxels (flat indices) that have a fit; UsageError for parameters without a proper prior."""
+    fitter, setup = fit.fitter, fit.setup
+    ready = fitter.preparation(rows)
+    ready = replace(ready, ivar=ready.ivar / error_scale(fit, rows)[:, None] ** 2)
+    solution = dict(zip(setup.model.parameter_names, fit.found.solution[rows].T))
+    found = starts_of(setup, solution)
+    space = setup.space if found is None else scaled_space(setup, found, ready.ivar)
+    # Powers of two: values and the free vector differ by an exact factor, whatever else is in the chunk.
+    space = space.with_scale(2.0 ** np.round(np.log2(space.scale)))
+    priors = default_priors(setup, ready.ivar, fitter.coords.width)
+    return Problem(priors.of(space), priors, fitter._observations(ready), solution)
+
+
+def _evaluated(fitter: ChunkFitter, posed: Problem) -> FitResult:
+    """Return the fits at stored solutions."""
+    obs, n = posed.obs, posed.obs.batch
+    full = padded(np.arange(n), -(-n // _EVALUATED) * _EVALUATED)
+    result = evaluate_batch(
+        fitter.setup.model,
+        jax.tree.map(lambda leaf: leaf[full], posed.space.broadcast(n)),
+        Observations(obs.values[full], obs.ivar[full], obs.coords_of(full), obs.coords_axes),
+        pack_named(fitter.setup, posed.space, posed.solution, n)[0][full],
+        options=replace(fitter.options, warm_up=False),
+        precision=fitter.precision,
+        devices=fitter.devices,
+    )
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: array[:n] for name, array in value.items()}
+        return value[:n] if isinstance(value, np.ndarray) else value
+
+    return replace(result, **{item.name: cut(getattr(result, item.name)) for item in fields(result)})
