@@ -115,9 +115,9 @@ if len(sys.argv) > 1:  # run as a script with a file name: save the figure there
 # %%
 # Posteriors
 # ----------
-# The same model, space and data can be sampled: draws of every parameter, for spectra whose errors are not enough. Here
-# are the shallowest troughs. `linear_sigma` is the width of the Gaussian prior of what was eliminated, the brightness; the
-# other parameters are uniform within their bounds, but for the width, which has its prior above.
+# The same model, space and data can be sampled: draws of every parameter, where errors may not be enough. Here are the
+# weakest troughs; even of these the errors turn out to be right. `linear_sigma` is the width of the Gaussian prior of what was
+# eliminated, the brightness; the other parameters are uniform within their bounds, but for the width, which has its prior above.
 
 from ifujax.inference.sampling.sample import sample_batch  # noqa: E402
 

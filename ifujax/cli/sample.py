@@ -272,9 +272,7 @@ def _moved(posterior: Any, path: Path | None) -> Any:
 
 def _figure(posterior: Any) -> Figure:
     """Return a page of maps, or, of a spectrum, its parameters in pairs."""
-    from ifujax.lines.posteriors.figures import page_figure
-
-    return posterior.plot() if hasattr(posterior, "as_cube") else page_figure(posterior)
+    return posterior.plot() if hasattr(posterior, "as_cube") else posterior.plot_page()
 
 
 def _check_before_fitting(cube: Cube, config: LineFitConfig, ratios: Sequence[Any]) -> None:

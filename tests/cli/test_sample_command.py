@@ -93,6 +93,10 @@ class StandIn:
     def write(self, path, overwrite=False):
         path.write_text("percentiles")
 
+    def plot_page(self):
+        assert self.store.read_text() == "draws"  # by its last name
+        return Figure(figsize=(1, 1))
+
 
 @pytest.fixture
 def calls(folder, monkeypatch):
@@ -117,11 +121,6 @@ def calls(folder, monkeypatch):
         store.write_text("draws")
         return StandIn(store)
 
-    def page_figure(post):
-        assert post.store.read_text() == "draws"  # by its last name
-        return Figure(figsize=(1, 1))
-
-    monkeypatch.setattr("ifujax.lines.posteriors.figures.page_figure", page_figure)
     monkeypatch.setattr("ifujax.lines.run.fit_cube", fit_cube)
     monkeypatch.setattr("ifujax.lines.spectrum.fit_spectrum", fit_cube)
     monkeypatch.setattr("ifujax.lines.posteriors.run.sample", sample)

@@ -20,7 +20,7 @@ from jax import lax
 from ifujax.inference.sampling.blocks import Split
 from ifujax.inference.sampling.marginal import weigh
 from ifujax.inference.sampling.options import SamplingOptions
-from ifujax.inference.sampling.pareto import psis
+from ifujax.inference.sampling.pareto import kish_ess, psis
 from ifujax.inference.sampling.proposals import Mixture, adapt
 from ifujax.inference.sampling.targets import Target, target_axes
 
@@ -67,7 +67,7 @@ def _weigh_points(split: Split, target: Target, axes: Any, z: Any, from_prior: A
         lambda item: over_rows(target, item[0], item[1], item[2]),
         (cut(z), from_prior.reshape(blocks, POINTS_AT_ONCE), cut(u)),
     )
-    return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), found)
+    return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(leaf.shape[1], z.shape[1], *leaf.shape[3:]), found)
 
 
 class ImportanceSampler:
@@ -103,13 +103,13 @@ class ImportanceSampler:
         return Weighted(x, khat, ess, self._adapted(found, covariance, more))
 
     def _adapted(self, found: _Points, covariance: np.ndarray, components: int) -> Mixture:
-        smoothed, _, _ = judged(found.log_weight)
-        weight = np.exp(smoothed - smoothed.max(axis=1, keepdims=True))
-        share = weight / weight.sum(axis=1, keepdims=True)
-        with np.errstate(divide="ignore"):
-            tempered = np.log(np.minimum(share, _CLIP))
-        d = found.z.shape[2]
-        return adapt(found.z, tempered, covariance, 1 if d == 1 else components, self.options.inflate)
+        # The raw weights: smoothing takes a mode that few points hit for an accident of the tail.
+        largest = found.log_weight.max(axis=1, keepdims=True)
+        weight = np.exp(found.log_weight - np.where(np.isfinite(largest), largest, 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = weight / weight.sum(axis=1, keepdims=True)
+            tempered = np.log(np.where(np.isfinite(largest), np.minimum(share, _CLIP), 1.0))
+        return adapt(found.z, tempered, covariance, components, self.options.inflate)
 
     def _points(self, mixture: Mixture, generators: Generators, count: int, prior_share: float) -> _Points:
         n_prior = round(prior_share * count)
@@ -160,11 +160,13 @@ class _Points:
 
 
 def judged(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return smoothed log weights, Pareto k-hat and Kish's effective sample size; rows without any weight fail."""
+    """Return smoothed log weights, Pareto k-hat, and Kish's effective sample size as it is before; rows without any weight fail.
+
+    After smoothing the size is too large where a few points stand for a mode, and say so by their weights.
+    """
     lost = np.asarray(~np.isfinite(log_weight).any(axis=1))
     smoothed, khat = psis(np.where(lost[:, None], 0.0, log_weight))
-    weight = np.exp(smoothed - smoothed.max(axis=1, keepdims=True))
-    ess = weight.sum(axis=1) ** 2 / (weight**2).sum(axis=1)
+    ess = kish_ess(np.where(lost[:, None], 0.0, log_weight))
     return smoothed, np.where(lost, np.inf, khat), np.where(lost, 0.0, ess)
 
 

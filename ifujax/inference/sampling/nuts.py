@@ -24,7 +24,7 @@ from ifujax.inference.sampling.diagnostics import diagnose
 from ifujax.inference.sampling.nuts_kernel import LogDensity, Outcome, Rows, Schedule, advance
 
 Progress = Callable[[str, int, int], None]
-_BLOCK_ROWS = {"cpu": 8}
+_BLOCK_ROWS = {"cpu": 2}
 _GPU_ROWS = 512
 _LEAST_KEPT = 250
 """Positions that one call of the compiled program can return: the same whatever is asked for, that little is compiled."""

@@ -111,8 +111,8 @@ class _Sampler:
         precision: str,
         devices: list[Any],
     ) -> None:
-        if not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise UsageError(f"seed must be a whole number, 0 or more; got {seed!r}.")
+        if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+            raise UsageError(f"seed must be a whole number from 0 to 4294967295; got {seed!r}.")
         if options.linear == "nnls":
             raise UsageError(
                 "linear must be 'keep' or 'eliminate' for sampling; got 'nnls'. Declare the coefficients as parameters."

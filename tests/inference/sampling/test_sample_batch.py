@@ -1,0 +1,364 @@
+"""`sample_batch` against posteriors on grids: what is drawn, whatever the batch, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import gamma, kstest, lognorm, norm
+from scipy.stats import t as student
+
+from ifujax import Bounded, HalfNormal, LogNormal, Normal, Observations, Options, ParameterSpace, UsageError, fit_batch
+from ifujax.inference import status as bits
+from ifujax.inference.sampling.options import SamplingOptions
+from ifujax.inference.sampling.sample import sample_batch
+from tests.inference.sampling.problems import CONTINUUM, ELIMINATE, X, Lines, lines_numpy, noisy, wide_line
+
+SIGMA = 0.5
+IMPORTANCE, NUTS = SamplingOptions(method="importance"), SamplingOptions(method="nuts")
+START = {"centre": 0.3, "width": 1.2, "first": 3.0}
+
+
+def flux(model, params, linear, coords):
+    """Flux of the line, and the mean of the continuum: one quantity of parameters, one of coefficients."""
+    return {"flux": params["first"] * params["width"], "mean": linear[0]}
+
+
+class Grid:
+    """A posterior on a grid of its parameters: weights that sum to 1 over axes."""
+
+    def __init__(self, log_density, axes):
+        self.axes = axes
+        mesh = np.meshgrid(*axes, indexing="ij")
+        for k, axis in enumerate(axes):
+            end = np.where((axis == axis[0]) | (axis == axis[-1]), 0.5, 1.0)
+            log_density = log_density + np.log(end).reshape([-1 if i == k else 1 for i in range(len(axes))])
+        self.weight = np.exp(log_density - log_density.max())
+        self.weight /= self.weight.sum()
+        self.mesh = mesh
+
+    def share_below(self, k, values):
+        """Marginal probability below `values` of parameter k."""
+        marginal = self.weight.sum(axis=tuple(i for i in range(len(self.axes)) if i != k))
+        return np.interp(values, self.axes[k], np.cumsum(marginal) - 0.5 * marginal)
+
+    def moments(self, values):
+        """Mean and standard deviation of a function of the parameters, given on the mesh."""
+        mean = (self.weight * values).sum()
+        return mean, np.sqrt((self.weight * (values - mean) ** 2).sum())
+
+
+def axes_about(draws, row, names, boxes, size):
+    """Axes that hold what there is of a posterior, by its draws; they say only where to look."""
+    axes = []
+    for name in names:
+        drawn, (low, high) = draws.params[name][row], boxes[name]
+        margin = 0.6 * (drawn.max() - drawn.min())
+        axes.append(np.linspace(max(low, drawn.min() - margin), min(high, drawn.max() + margin), size))
+    return axes
+
+
+def check_moments(drawn, mean, sd, ess):
+    assert abs(drawn.mean() - mean) < 4.5 * sd / np.sqrt(ess)
+    assert drawn.std() == pytest.approx(sd, rel=6 / np.sqrt(ess))
+
+
+def check_against(grid, draws, row, names):
+    """Every parameter's draws follow its marginal, as well as their effective number says."""
+    ess = draws.ess[row]
+    for k, name in enumerate(names):
+        drawn = draws.params[name][row].ravel()
+        check_moments(drawn, *grid.moments(grid.mesh[k]), ess)
+        share = grid.share_below(k, drawn)
+        assert kstest(share, "uniform").statistic * np.sqrt(ess) < 2.0, name
+        for edge in (0.025, 0.16, 0.5, 0.84, 0.975):
+            assert abs((share < edge).mean() - edge) < 4.5 * np.sqrt(edge * (1 - edge) / ess), (name, edge)
+
+
+# A line on a continuum that is eliminated: strong, weak and absent, and a spectrum without data.
+BOXES = {"centre": (-4.0, 4.0), "width": (0.3, 3.0), "first": (0.0, 50.0)}
+
+
+@cache
+def line_problem():
+    rng = np.random.default_rng(5)
+    clean = lines_numpy([0.5, -1.0, 0.0, 0.0], [1.2, 0.8, 1.0, 1.0], [[6.0, 1.2, 0.0, 5.0]]) + CONTINUUM @ [2.0, -1.0]
+    obs = noisy(rng, clean, SIGMA)
+    obs.values[3] = np.nan
+    obs = Observations(obs.values, obs.ivar, X)
+    space = ParameterSpace.build(wide_line(first=Bounded(0, 50, prior=HalfNormal(6.0))))
+    return Lines(), space, obs, fit_batch(Lines(), space, obs, START, options=ELIMINATE)
+
+
+@cache
+def line_draws(sampling=IMPORTANCE, precision="float64"):
+    model, space, obs, fit = line_problem()
+    return sample_batch(
+        model, space, obs, fit, options=ELIMINATE, sampling=sampling, seed=3, derived=flux, precision=precision, ids=[7, 1, 40, 2]
+    )
+
+
+def line_grid(draws, row):
+    """The posterior of the three parameters, and mean and sd of the level of the continuum."""
+    values = line_problem()[2].values[row]
+    axes = axes_about(draws, row, BOXES, BOXES, 90)
+    inverse = np.linalg.inv(CONTINUUM.T @ CONTINUUM / SIGMA**2)
+    project = inverse @ CONTINUUM.T / SIGMA**2
+    form = np.eye(X.size) / SIGMA**2 - CONTINUUM @ project / SIGMA**2
+    centre, width, strength = np.meshgrid(*axes, indexing="ij")
+    line = lines_numpy(centre[:, :, 0], width[:, :, 0], [1.0])
+    square = np.einsum("abi,ij,abj->ab", line, form, line)[:, :, None]
+    cross = (line @ form @ values)[:, :, None]
+    grid = Grid(-0.5 * square * strength**2 + cross * strength - 0.5 * (strength / 6.0) ** 2, axes)
+    level = (project @ values)[0] - strength * (line @ project.T)[:, :, [0]]
+    mean, sd = grid.moments(level)
+    return grid, mean, np.hypot(sd, np.sqrt(inverse[0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "precision"), [(IMPORTANCE, "float64"), (IMPORTANCE, "float32"), (NUTS, "float64")], ids=["is", "is32", "nuts"]
+)
+def test_a_line_against_a_grid(sampling, precision):
+    draws = line_draws(sampling, precision)
+    assert draws.params["centre"].shape == (4, 4, 250)
+    assert draws.linear.shape == (4, 4, 250, 2)
+    tier = 1 if sampling is IMPORTANCE else 2
+    assert draws.tier.tolist() == [tier] * 3 + [0]
+    assert draws.status.tolist() == [0, 0, 0, bits.NO_FIT.value]
+    for row in range(3):
+        grid, level, sd = line_grid(draws, row)
+        check_against(grid, draws, row, BOXES)
+        check_moments(draws.linear[row, ..., 0], level, sd, draws.ess[row])
+        # Correlations too: the flux is narrower than width and amplitude would have it one by one.
+        check_moments(draws.derived["flux"][row], *grid.moments(grid.mesh[1] * grid.mesh[2]), draws.ess[row])
+    for name, (low, high) in BOXES.items():
+        assert ((draws.params[name][:3] >= low) & (draws.params[name][:3] <= high)).all()
+    np.testing.assert_allclose(draws.derived["flux"], draws.params["first"] * draws.params["width"], rtol=1e-6)
+    np.testing.assert_array_equal(draws.derived["mean"], draws.linear[..., 0])
+    if tier == 1:
+        assert (draws.khat[:3] < 0.7).all()
+        assert (draws.ess[:3] > 200).all()
+        assert np.isnan(draws.rhat).all()
+    else:
+        assert np.isnan(draws.khat).all()
+        assert (draws.rhat[:3] < 1.01).all()
+        np.testing.assert_array_equal(draws.ess[:3], np.minimum(draws.ess_bulk, draws.ess_tail)[:3])
+        assert (draws.ess[:3] > 400).all()
+    assert not draws.divergences.any()
+
+
+def test_a_spectrum_without_a_fit_has_no_draws():
+    draws = line_draws()
+    for array in (*draws.params.values(), draws.linear, *draws.derived.values(), draws.khat, draws.ess, draws.rhat):
+        assert np.isnan(array[3]).all()
+        assert array is draws.rhat or np.isfinite(array[:3]).all()
+
+
+@pytest.mark.parametrize("sampling", [IMPORTANCE, NUTS], ids=["is", "nuts"])
+def test_the_same_draws_in_any_company(sampling):
+    model, space, obs, fit = line_problem()
+    whole = line_draws(sampling)
+    rows = np.array([2, 1])
+
+    def cut(mapping):
+        return {name: value[rows] for name, value in mapping.items()}
+
+    some = replace(
+        fit,
+        **{name: getattr(fit, name)[rows] for name in ("x", "chi2", "status", "covariance", "warn", "n_good", "n_iter")},
+        **{name: cut(getattr(fit, name)) for name in ("params", "error")},
+    )
+    part = sample_batch(
+        *(model, space, Observations(obs.values[rows], obs.ivar[rows], X), some),
+        **{"options": ELIMINATE, "sampling": sampling, "seed": 3, "derived": flux, "ids": np.array([40, 1])},
+    )
+    for name in whole.params:
+        np.testing.assert_array_equal(part.params[name], whole.params[name][rows])
+    np.testing.assert_array_equal(part.linear, whole.linear[rows])
+    np.testing.assert_array_equal(part.derived["flux"], whole.derived["flux"][rows])
+    for name in ("khat", "ess", "rhat", "ess_bulk", "ess_tail", "status", "tier", "divergences"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[rows])
+
+
+def test_more_than_a_block_and_other_seeds():
+    model, space, obs, fit = line_problem()
+    many = np.zeros(19, int)  # one spectrum, over and over
+    wide = Observations(obs.values[many], obs.ivar[many], X)
+    fit = fit_batch(model, space, wide, START, options=ELIMINATE)
+    seen = []
+    call = {"options": ELIMINATE, "sampling": IMPORTANCE, "derived": flux}
+    ids = np.array([7, 7, *range(100, 117)])
+    draws = sample_batch(model, space, wide, fit, **call, seed=3, ids=ids, progress=lambda *args: seen.append(args))
+    first = draws.params["centre"].reshape(19, -1)
+    # The same id gives the same draws, another id or seed others.
+    np.testing.assert_array_equal(first[0], first[1])
+    np.testing.assert_array_equal(first[0], line_draws().params["centre"][0].ravel())
+    assert len(np.unique(first[:, 0])) == 18
+    other = sample_batch(model, space, wide, fit, **call, seed=4, ids=ids).params["centre"].reshape(19, -1)
+    assert not np.isin(other[0], first[0]).any()
+    # Between ids they differ by chance alone.
+    pull = (first.mean(axis=1) - first.mean()) / first.std() * np.sqrt(draws.ess)
+    assert np.abs(pull[1:]).max() < 4
+    assert 0.6 < pull[1:].std() < 1.4
+    assert seen[-1] == ("importance", 19, 19)
+
+
+# No linear block, nothing that is integrated, priors of all kinds.
+PRIORS = {"centre": norm(1.0, 0.5), "width": lognorm(0.4, scale=1.2), "height": gamma(3.0, scale=2.0)}
+BUMP_BOXES = {"centre": (-3.0, 3.0), "width": (0.2, 6.0), "height": (0.0, 20.0)}
+
+
+def bump(params, x):
+    return params["height"] * jnp.exp(-0.5 * ((x - params["centre"]) / params["width"]) ** 2)
+
+
+@cache
+def bump_problem(loss):
+    import numpyro.distributions as dist
+
+    rng = np.random.default_rng(8)
+    clean = lines_numpy([0.0, 0.0], [1.5, 1.0], [[5.0, 1.0]])
+    obs = noisy(rng, clean, SIGMA)
+    if loss == "student_t":
+        obs.values[:, 20] += 20 * SIGMA
+    space = ParameterSpace.build(
+        {
+            "centre": Bounded(-3, 3, prior=Normal(1.0, 0.5)),
+            "width": Bounded(0.2, 6.0, prior=LogNormal(1.2, 0.4)),
+            "height": Bounded(0, 20, prior=dist.Gamma(3.0, 0.5)),
+        }
+    )
+    options = Options(loss=loss)
+    return space, obs, fit_batch(bump, space, obs, {"centre": 0.0, "width": 1.0, "height": 3.0}, options=options), options
+
+
+@pytest.mark.parametrize(("loss", "sampling"), [("gaussian", IMPORTANCE), ("gaussian", NUTS), ("student_t", IMPORTANCE)])
+def test_priors_of_all_kinds_against_a_grid(loss, sampling):
+    space, obs, fit, options = bump_problem(loss)
+    draws = sample_batch(bump, space, obs, fit, options=options, sampling=sampling, seed=1)
+    assert draws.status.tolist() == [0, 0]
+    assert draws.linear.shape == (2, 4, 250, 0)
+    for row in range(2):
+        axes = axes_about(draws, row, BUMP_BOXES, BUMP_BOXES, 60)
+        centre, width, height = np.meshgrid(*axes, indexing="ij")
+        residual = (obs.values[row] - lines_numpy(centre, width, [height])) / SIGMA
+        each = student.logpdf(residual, options.degrees) if loss == "student_t" else -0.5 * residual**2
+        log_density = each.sum(axis=-1) + sum(
+            prior.logpdf(mesh) for prior, mesh in zip(PRIORS.values(), (centre, width, height))
+        )
+        check_against(Grid(log_density, axes), draws, row, BUMP_BOXES)
+
+
+# Two Gaussians at plus and minus `apart`, whose sign leaves no trace in the data.
+def pair(params, x):
+    shape = jnp.exp(-0.5 * ((x - params["apart"]) / 0.8) ** 2) + jnp.exp(-0.5 * ((x + params["apart"]) / 0.8) ** 2)
+    return params["height"] * shape
+
+
+class Pair:
+    """The same, with a height that enters linearly."""
+
+    linear_in = ("height",)
+
+    def __call__(self, params, x):
+        return pair(params, x)
+
+
+PAIR = Pair()
+
+
+@pytest.mark.parametrize("model", [pair, PAIR], ids=["two sampled", "one sampled"])
+def test_both_signs_are_found_with_their_shares(model):
+    rng = np.random.default_rng(2)
+    clean = 2.0 * (lines_numpy([2.5, 3.0, 0.6], 0.8, [[1.0] * 3]) + lines_numpy([-2.5, -3.0, -0.6], 0.8, [[1.0] * 3]))
+    obs = noisy(rng, clean, 0.4)
+    space = ParameterSpace.build({"apart": Bounded(-5, 5, prior=Normal(0.5, 2.0)), "height": Bounded(0, 30)})
+    fit = fit_batch(model, space, obs, {"apart": np.array([2.0, -2.0, 0.5]), "height": 2.0})
+    draws = sample_batch(model, space, obs, fit, sampling=IMPORTANCE, seed=2)
+    assert draws.status.tolist() == [0, 0, 0]
+    for row in range(3):
+        axes = [np.linspace(-5, 5, 1501), np.linspace(0.5, 4.0, 200)]
+        apart, height = np.meshgrid(*axes, indexing="ij")
+        shape = lines_numpy(axes[0], np.full(1501, 0.8), [1.0]) + lines_numpy(-axes[0], np.full(1501, 0.8), [1.0])
+        square, cross = (shape**2).sum(axis=1)[:, None], (shape @ obs.values[row])[:, None]
+        grid = Grid((-0.5 * square * height**2 + cross * height) / 0.4**2 - 0.5 * ((apart - 0.5) / 2.0) ** 2, axes)
+        positive = grid.weight[axes[0] > 0].sum()
+        found = (draws.params["apart"][row] > 0).mean()
+        assert abs(found - positive) < 4.5 * np.sqrt(positive * (1 - positive) / draws.ess[row])
+        check_against(grid, draws, row, ["apart", "height"])
+
+
+def test_auto_goes_on_with_nuts_where_weights_fail():
+    model, space, obs, fit = line_problem()
+    strict = SamplingOptions(min_ess=1e6, rounds=1)  # never enough
+    draws = sample_batch(model, space, obs, fit, options=ELIMINATE, sampling=strict, seed=3, derived=flux)
+    assert draws.tier.tolist() == [2, 2, 2, 0]
+    assert draws.status.tolist() == [0, 0, 0, bits.NO_FIT.value]
+    assert np.isfinite(draws.khat[:3]).all()  # what the first tier said
+    assert (draws.rhat[:3] < 1.01).all()
+    for row in range(3):
+        check_against(line_grid(draws, row)[0], draws, row, BOXES)
+    few = sample_batch(
+        *(model, space, obs, fit),
+        **{"options": ELIMINATE, "sampling": replace(strict, method="importance"), "seed": 3, "derived": flux},
+    )
+    assert few.tier.tolist() == [1, 1, 1, 0]
+    assert few.status.tolist() == [bits.FEW_EFFECTIVE.value] * 3 + [bits.NO_FIT.value]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"seed": 2**32}, "seed must be a whole number"),
+        ({"ids": [1, 2]}, "ids must be one number"),
+        ({"ids": [1, 2, -3, 4]}, "ids must be one number"),
+        ({"linear_sigma": [1.0]}, r"linear_sigma must be \(2,\) or \(4, 2\)"),
+        ({"linear_sigma": [1.0, 0.0]}, "linear_sigma must be"),
+        ({"linear_sigma": [1.0, np.nan]}, "linear_sigma must be"),
+        ({"options": Options(linear="nnls")}, "'nnls'"),
+        ({"options": Options(linear="eliminate", loss="student_t")}, "loss must be 'gaussian'"),
+        ({"precision": "float16"}, "precision must be"),
+        ({"devices": "abacus"}, "abacus"),
+    ],
+)
+def test_what_is_refused(change, message):
+    model, space, obs, fit = line_problem()
+    with pytest.raises(UsageError, match=message):
+        sample_batch(model, space, obs, fit, **{"options": ELIMINATE, **change})
+
+
+def test_improper_priors_are_refused_by_name():
+    model, _, obs, fit = line_problem()
+    space = ParameterSpace.build(wide_line(first=Bounded(0), width=Bounded()))
+    with pytest.raises(UsageError, match="width, first have neither two bounds nor a prior"):
+        sample_batch(model, space, obs, fit, options=ELIMINATE)
+
+
+def test_a_fit_of_other_spectra_is_refused():
+    model, space, obs, fit = line_problem()
+    with pytest.raises(UsageError, match="one row for each of 2 spectra; got 4"):
+        sample_batch(model, space, Observations(obs.values[:2], obs.ivar[:2], X), fit, options=ELIMINATE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "importence"}, "Did you mean 'importance'"),
+        ({"draws": 1001}, "multiple of the 4 chains; got 1001. Say 1004"),
+        ({"draws": 0}, "draws must be a whole number"),
+        ({"draws": 10.0}, "draws must be a whole number"),
+        ({"chains": True}, "chains must be a whole number"),
+        ({"prior_share": 0.0}, "prior_share must lie between"),
+        ({"prior_share": 1.0}, "prior_share must lie between"),
+        ({"max_khat": 0.0}, "max_khat must be positive"),
+        ({"inflate": np.nan}, "inflate must be positive"),
+    ],
+)
+def test_options_that_are_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        SamplingOptions(**change)
