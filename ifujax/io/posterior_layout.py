@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 POSTERIOR, STATISTICS = "posterior", "sample_stats"
 """Names of the groups, as ArviZ has them."""
-_CHUNK = 1 << 20
-"""Bytes of a chunk of the file at most, unless one spaxel has more: what is read at least."""
-_WIDEST = 64
 
 
 @dataclass(frozen=True)
@@ -105,19 +102,6 @@ class PosteriorLayout:
         """Return the names of the dimensions."""
         dim = self.variables[variable].dim
         return ("chain", "draw", dim, "y", "x") if dim else ("chain", "draw", "y", "x")
-
-    @property
-    def tile(self) -> int:
-        """Neighbours in x that share a chunk."""
-        largest = max((4 * int(np.prod(self.block_shape(name))) for name in self.variables), default=4)
-        n_x = self.shape[1]
-        width = min(max(_CHUNK // largest, 1), _WIDEST, n_x)
-        return -(-n_x // -(-n_x // width))  # tiles of one width: the last would be stored as wide as the others
-
-    @property
-    def tiles(self) -> int:
-        """Chunks along x."""
-        return -(-self.shape[1] // self.tile)
 
     def described(self) -> dict[str, Any]:
         """Return the attributes of the file and the groups."""

@@ -16,6 +16,9 @@ from ifujax.io.posterior_layout import POSTERIOR, STATISTICS
 if TYPE_CHECKING:
     import xarray
 
+_AT_ONCE = 64
+"""Neighbours in x that are read together."""
+
 
 @dataclass(frozen=True)
 class PosteriorReader:
@@ -50,13 +53,8 @@ class PosteriorReader:
         with self._open() as file:
             dataset = self._variable(file, variable)
             found = np.full((rows.size, *dataset.shape[:-2]), np.nan, np.float32)
-            y, x = np.divmod(rows, dataset.shape[-1])
-            width = _width(dataset)
-            for place in {(int(a), int(b)) for a, b in zip(y, x // width)}:
-                inside = np.flatnonzero((y == place[0]) & (x // width == place[1]))
-                low, high = int(x[inside].min()), int(x[inside].max())
-                block = dataset[..., place[0], low : high + 1]
-                found[inside] = np.moveaxis(block[..., x[inside] - low], -1, 0)
+            for k, (y, x) in enumerate(zip(*np.divmod(rows, dataset.shape[-1]))):
+                found[k] = dataset[..., int(y), int(x)]
         return found if element is None else found[..., element]
 
     def spaxel(self, row: int) -> dict[str, np.ndarray]:
@@ -85,17 +83,15 @@ class PosteriorReader:
             if (dataset.ndim == 5) != (element is not None):
                 raise UsageError(f"element must be given for variables that have several, and only for them; got {element}.")
             n_y, n_x = dataset.shape[-2:]
-            width, result = _width(dataset), np.full((n_y, n_x), np.nan)
+            result = np.full((n_y, n_x), np.nan)
             for y in range(n_y):
-                for first in range(0, n_x, width):
-                    if not _stored(dataset, y, first, element):
-                        continue
-                    last = min(first + width, n_x)
-                    block = dataset[:, :, y, first:last] if element is None else dataset[:, :, element, y, first:last]
-                    block = block.reshape(-1, last - first).T
+                for first in range(0, n_x, _AT_ONCE):
+                    some = slice(first, min(first + _AT_ONCE, n_x))
+                    block = dataset[:, :, y, some] if element is None else dataset[:, :, element, y, some]
+                    block = block.reshape(-1, block.shape[-1]).T
                     known = np.isfinite(block).any(axis=1)
                     if known.any():
-                        result[y, first:last][known] = function(block[known])
+                        result[y, some][known] = function(block[known])
         return result
 
     def statistics(self) -> dict[str, np.ndarray]:
@@ -151,17 +147,3 @@ class PosteriorReader:
         if name not in known:
             raise UsageError(unknown("variable", name, known))
         return file[POSTERIOR][name]
-
-
-def _width(dataset: Any) -> int:
-    """Return how many neighbours in x to read at once: a chunk, or a row of a file that another program has rewritten."""
-    return dataset.chunks[-1] if dataset.chunks else dataset.shape[-1]
-
-
-def _stored(dataset: Any, y: int, x: int, element: int | None) -> bool:
-    """Whether anything was written to a place: reading what was not takes as long."""
-    if not dataset.chunks:
-        return True
-    first = 0 if element is None else element // dataset.chunks[2] * dataset.chunks[2]
-    offset = (0, 0, y, x) if element is None else (0, 0, first, y, x)
-    return dataset.id.get_chunk_info_by_coord(offset).byte_offset is not None

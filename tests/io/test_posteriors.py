@@ -126,8 +126,6 @@ def test_attributes(stored):
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_blocks_of_any_size_and_order(stored, tmp_path, size):
-    layout = replace(LAYOUT, draws=20000)  # so much that neighbours don't share a chunk any more
-    assert (LAYOUT.tile, layout.tile) == (7, 1)
     order = np.random.default_rng(4).permutation(len(SAMPLED))
     path = tmp_path / "draws.nc"
     draws, statistics = write(path, order, size)
@@ -139,12 +137,28 @@ def test_blocks_of_any_size_and_order(stored, tmp_path, size):
         np.testing.assert_allclose(maps[name].flat[SAMPLED], values, rtol=1e-6)
 
 
-def test_chunks_of_few_spaxels(tmp_path):
-    layout = replace(LAYOUT, shape=(2, 9), draws=8000)
-    assert layout.tile == 2
-    rows = np.array([0, 2, 5, 8, 9, 17])
-    draws, _ = write(tmp_path / "draws.nc", np.array([5, 1, 0, 4, 3, 2]), 2, layout, rows)
+def test_what_is_put_again_is_replaced(tmp_path):
+    draws, statistics = an_image(rows=[0, 1])
+    with PosteriorWriter(tmp_path / "draws.nc", LAYOUT) as writer:
+        writer.put([10, 11], draws, statistics)
+        writer.put([11], {"flux": draws["flux"][:1], "velocity": np.full((1, 4, 6, 3), np.nan)})
+    reader = PosteriorReader(tmp_path / "draws.nc")
+    np.testing.assert_array_equal(reader.draws("flux", [10, 11]), draws["flux"][[0, 0]])
+    np.testing.assert_array_equal(reader.draws("total", [11]), draws["total"][[1]])
+    assert np.isnan(reader.draws("velocity", [11])).all()
+
+
+def test_neighbours_across_the_edge_and_more_than_are_written_together(tmp_path):
+    layout = replace(LAYOUT, shape=(2, 150), draws=2)
+    rows = np.concatenate([np.arange(3, 149), np.arange(150, 297)])
+    draws, _ = write(tmp_path / "draws.nc", size=1000, layout=layout, rows=rows)
     np.testing.assert_array_equal(PosteriorReader(tmp_path / "draws.nc").draws("flux", rows), draws["flux"])
+    assert np.isnan(PosteriorReader(tmp_path / "draws.nc").draws("flux", [2, 149, 297])).all()
+
+
+def test_writer_outside_its_block():
+    with pytest.raises(UsageError, match="with statement"):
+        PosteriorWriter("draws.nc", LAYOUT).put([0], *an_image(rows=[0]))
 
 
 def test_spaxels_that_share_draws(tmp_path):

@@ -15,6 +15,8 @@ import numpy as np
 DEGREES = 5.0
 """Of the t distributions."""
 _EM_ROUNDS = 12
+_WIDE_SHARE, _WIDER = 0.15, 2.5
+"""Share of the widest component, and its width over that of all that was found."""
 _PRIOR_COUNT = 0.02
 """Share of the weight with which each component holds on to the width that it had."""
 
@@ -99,7 +101,7 @@ def adapt(z: np.ndarray, log_weight: np.ndarray, floor: np.ndarray, components: 
     keep = _PRIOR_COUNT / components
     spread = (spread + keep * floor) / (1.0 + keep)
     if components == 1:
-        return Mixture.single(centre, spread * inflate**2)
+        return _with_wide(Mixture.single(centre, spread * inflate**2), centre, spread)
     # Components start at weighted quantiles along the longest axis, each as wide as all together.
     axis = np.linalg.eigh(spread)[1][:, :, -1]
     order = np.argsort(np.einsum("rsd,rd->rs", away, axis), axis=1)
@@ -113,7 +115,16 @@ def adapt(z: np.ndarray, log_weight: np.ndarray, floor: np.ndarray, components: 
     mixture = Mixture(share, mean, factor)
     for _ in range(_EM_ROUNDS):
         mixture = _maximise(mixture, z, weight, floor, keep)
-    return Mixture(mixture.share, mixture.mean, mixture.factor * inflate)
+    return _with_wide(Mixture(mixture.share, mixture.mean, mixture.factor * inflate), centre, spread)
+
+
+def _with_wide(mixture: Mixture, centre: np.ndarray, spread: np.ndarray) -> Mixture:
+    """Add a component that is wider than all together: what the others leave out has moderate weights then."""
+    factor = np.linalg.cholesky(spread)[:, None] * _WIDER
+    share = np.concatenate([mixture.share * (1.0 - _WIDE_SHARE), np.full((len(centre), 1), _WIDE_SHARE)], axis=1)
+    return Mixture(
+        share, np.concatenate([mixture.mean, centre[:, None]], axis=1), np.concatenate([mixture.factor, factor], axis=1)
+    )
 
 
 def _maximise(mixture: Mixture, z: np.ndarray, weight: np.ndarray, floor: np.ndarray, keep: float) -> Mixture:
