@@ -147,7 +147,7 @@ class PosteriorWriter:
         """Write the draws of one variable: neighbours in x together, nothing where all are NaN."""
         dataset = self._dataset(POSTERIOR, name)
         values = np.asarray(values)
-        known: np.ndarray = np.isfinite(values).any(axis=tuple(range(1, values.ndim)))
+        known = np.asarray(np.isfinite(values).any(axis=tuple(range(1, values.ndim))))
         kept = known[take] | self._written[rows]
         rows, take = rows[kept], take[kept]
         n_x = self._layout.shape[1]

@@ -27,6 +27,8 @@ from ifujax.inference.sampling.targets import Target, target_axes
 Generators = Sequence[np.random.Generator]
 POINTS_AT_ONCE = 128
 """Points of each fit that are evaluated together: what they need then stays in the processor's cache."""
+_POINTS_PER_CALL = 4 * POINTS_AT_ONCE
+"""One size for the pilot and all rounds: one program is compiled."""
 ROUNDS = ((1, 3), (2, 4), (4, 6), (8, 8))
 """Of each round: how many times the points of the first, and components of the mixture. Few fits see more than one."""
 _PILOT_PRIOR_SHARE = 0.4
@@ -120,8 +122,12 @@ class ImportanceSampler:
         # float32 rounds some to 1, where quantiles are infinite.
         u = u.clip(1e-15, 1.0 - np.finfo(dtype).epsneg)
         from_prior = np.arange(count) < n_prior
-        point = _weigh_points(self.split, self.target, self.axes, z.astype(dtype), from_prior, u)
-        point = jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64), point)
+        z = z.astype(dtype)
+        parts = []
+        for first in range(0, count, _POINTS_PER_CALL):
+            at = slice(first, first + _POINTS_PER_CALL)
+            parts.append(_weigh_points(self.split, self.target, self.axes, z[:, at], from_prior[at], u[:, at]))
+        point = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1, dtype=np.float64), *parts)
         with np.errstate(divide="ignore", invalid="ignore"):
             proposal = np.logaddexp(
                 np.log1p(-n_prior / count) + mixture.log_density(point.z), np.log(n_prior / count) + point.log_prior
@@ -171,5 +177,5 @@ def judged(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _whole(count: int) -> int:
-    """Round up to whole blocks of points."""
-    return -(-count // POINTS_AT_ONCE) * POINTS_AT_ONCE
+    """Round up to whole calls."""
+    return -(-count // _POINTS_PER_CALL) * _POINTS_PER_CALL

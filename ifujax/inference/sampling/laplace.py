@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -74,7 +75,13 @@ def _to_line(wide: ParameterSpace, x: np.ndarray, *, inside: bool) -> tuple[np.n
 
     Unless `inside`, x may lie on a bound: it is left as it is, and the slopes are those by x.
     """
+    with jax.enable_x64(True):
+        z, slope = _with_slopes(inside, wide, x)
+        return np.array(z), np.array(slope)
 
+
+@partial(jax.jit, static_argnums=0)
+def _with_slopes(inside: bool, wide: ParameterSpace, x: Any) -> tuple[Any, Any]:
     def row(space: ParameterSpace, x: Any) -> tuple[Any, Any]:
         n = space.n_free
 
@@ -86,20 +93,22 @@ def _to_line(wide: ParameterSpace, x: np.ndarray, *, inside: bool) -> tuple[np.n
         at = jnp.stack(space.to_unconstrained([x[i] for i in range(n)])[0]) if inside else x
         return at, jax.jacfwd(values)(at)
 
-    with jax.enable_x64(True):
-        z, slope = jax.jit(jax.vmap(row))(wide, x)
-        return np.array(z), np.array(slope)
+    return jax.vmap(row)(wide, x)
 
 
 def to_line(wide: ParameterSpace, x: np.ndarray) -> np.ndarray:
     """Return the unconstrained vectors of free ones (batch, draws, n), kept off the bounds."""
-
-    def one(space: ParameterSpace, x: Any) -> Any:
-        return jnp.stack(space.to_unconstrained([x[i] for i in range(space.n_free)])[0])
-
     low, high = boxes(wide)
     reach = np.where(np.isfinite(high - low), high - low, 1.0)
     edge = 1e-9 * reach
     inside = np.clip(x, (low + edge)[:, None], (high - edge)[:, None])
     with jax.enable_x64(True):
-        return np.array(jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0))))(wide, inside))
+        return np.array(_unconstrained(wide, inside))
+
+
+@jax.jit
+def _unconstrained(wide: ParameterSpace, x: Any) -> Any:
+    def one(space: ParameterSpace, x: Any) -> Any:
+        return jnp.stack(space.to_unconstrained([x[i] for i in range(space.n_free)])[0])
+
+    return jax.vmap(jax.vmap(one, in_axes=(None, 0)))(wide, x)

@@ -226,7 +226,8 @@ class _Sampler:
             failed = []
             for mine, found in run_blocks(task, waiting, _BLOCK, self.devices, self.precision):
                 for i, r in enumerate(mine):
-                    if not found.khat[i] >= khat[r]:  # NaN: the first round
+                    enough = found.ess[i] > sampling.min_ess
+                    if np.isnan(khat[r]) or (enough, -found.khat[i]) > (ess[r] > sampling.min_ess, -khat[r]):
                         x[r], khat[r], ess[r] = found.x[i], found.khat[i], found.ess[i]
                     if not (khat[r] < sampling.max_khat and ess[r] > sampling.min_ess):
                         mixtures[int(r)] = found.next.of(slice(i, i + 1))

@@ -172,9 +172,9 @@ def _require_draws(post: CubePosterior, x: int, y: int) -> None:
 def _state(post: CubePosterior, x: int, y: int) -> str:
     """Return what made the draws, and how far they can be trusted, in a few words."""
     if TIERS[int(post.tier[y, x])] == "nuts":
-        text = f"NUTS, R-hat {post.rhat[y, x]:.3f}, {post.ess[y, x]:.0f} effective draws"
+        text = f"NUTS, R-hat {post.rhat[y, x]:.3f}, effective sample size {post.ess[y, x]:.0f}"
     else:
-        text = f"importance sampling, k-hat {post.khat[y, x]:.2f}, {post.ess[y, x]:.0f} effective draws"
+        text = f"importance sampling, k-hat {post.khat[y, x]:.2f}, effective sample size {post.ess[y, x]:.0f}"
     flags = decode(int(post.status[y, x]), POSTERIOR_FLAGS)
     return f"{text} ({', '.join(flag.name.replace('_', ' ') for flag in flags)})" if flags else text
 

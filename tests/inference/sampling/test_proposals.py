@@ -111,7 +111,9 @@ def test_adaptation_to_one_mode(rng):
 def test_adaptation_finds_separate_modes(rng, components):
     shares, means, sigma = [0.7, 0.3], [(-5.0, 3.0), (5.0, -3.0)], 0.8
     z, log_weight = weighted_modes(rng, shares, means, sigma)
-    found = adapt(z, log_weight, sigma**2 * np.eye(2)[None], components, 1.0)
+    whole = adapt(z, log_weight, sigma**2 * np.eye(2)[None], components, 1.0)
+    assert whole.share[0, -1] == pytest.approx(0.15)  # the wide one, about all of them
+    found = Mixture(whole.share[:, :-1] / 0.85, whole.mean[:, :-1], whole.factor[:, :-1])
     assert found.share.sum() == pytest.approx(1)
     # Each component belongs to one of the modes, and those of a mode have its share together.
     distance = np.linalg.norm(found.mean[0][:, None] - np.array(means)[None], axis=2)
@@ -136,7 +138,7 @@ def test_adaptation_to_a_single_point_keeps_a_width(rng):
     z = rng.normal(size=(1, 500, 3))
     for components in (1, 3):
         found = adapt(z, log_weight, 0.04 * np.eye(3)[None], components, 1.0)
-        np.testing.assert_allclose(found.mean[0], np.broadcast_to(z[0, 7], (components, 3)), atol=1e-6)
+        np.testing.assert_allclose(found.mean[0], np.broadcast_to(z[0, 7], (components + 1, 3)), atol=1e-6)
         size = np.sqrt(np.einsum("mij,mij->mi", found.factor[0], found.factor[0]))
         assert (size > 1e-2).all()
         assert (size < 0.3).all()

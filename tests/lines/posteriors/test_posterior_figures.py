@@ -108,7 +108,7 @@ def test_pairs_show_free_parameters_and_no_tied_ones():
     assert len(figure.axes) == 10
     assert overlaps(figure) == []
     assert outside(figure) == []
-    assert "effective draws" in figure.get_suptitle()
+    assert "effective sample size" in " ".join(figure.get_suptitle().split())
 
 
 @pytest.mark.slow
