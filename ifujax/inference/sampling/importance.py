@@ -29,8 +29,11 @@ POINTS_AT_ONCE = 128
 """Points of each fit that are evaluated together: what they need then stays in the processor's cache."""
 _POINTS_PER_CALL = 4 * POINTS_AT_ONCE
 """One size for the pilot and all rounds: one program is compiled."""
-ROUNDS = ((1, 3), (2, 4), (4, 6), (8, 8))
-"""Of each round: how many times the points of the first, and components of the mixture. Few fits see more than one."""
+ROUNDS = ((1, 3), (2, 4), (4, 6), (8, 8), (16, 10), (32, 12))
+"""Of each round: how many times the points of the first, and components of the mixture. Few fits see more than one; for
+those the last still costs less than NUTS."""
+_ADAPTED_TO = 8
+"""Batches of points that the next round is adapted to, at most."""
 _PILOT_PRIOR_SHARE = 0.4
 _CLIP = 0.05
 """Largest share of the weight that one point of a poor round has in the adaptation."""
@@ -102,7 +105,7 @@ class ImportanceSampler:
         smoothed, khat, ess = judged(found.log_weight)
         x = np.stack([self._resampled(found, smoothed, r, rng) for r, rng in enumerate(generators)])
         more = ROUNDS[min(k + 1, len(ROUNDS) - 1)][1]
-        return Weighted(x, khat, ess, self._adapted(found, covariance, more))
+        return Weighted(x, khat, ess, self._adapted(_Points.joined(parts[:_ADAPTED_TO]), covariance, more))
 
     def _adapted(self, found: _Points, covariance: np.ndarray, components: int) -> Mixture:
         # The raw weights: smoothing takes a mode that few points hit for an accident of the tail.

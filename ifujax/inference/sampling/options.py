@@ -51,7 +51,7 @@ class SamplingOptions:
     min_chain_ess: float = 400.0
     proposals: int = 2
     pilot: int = 512
-    rounds: int = 4
+    rounds: int = 6
     prior_share: float = 0.15
     inflate: float = 1.2
     max_sampled: int = 12

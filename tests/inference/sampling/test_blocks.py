@@ -91,7 +91,9 @@ def test_fixed_parameters_and_arrays():
 
 
 def test_priors_given_later_count():
-    space = ParameterSpace.build({"v": Bounded(-1, 1), "a": Bounded(0), "b": BOX}).with_priors({"a": HalfNormal(np.arange(1.0, 4))})
+    space = ParameterSpace.build({"v": Bounded(-1, 1), "a": Bounded(0), "b": BOX}).with_priors(
+        {"a": HalfNormal(np.arange(1.0, 4))}
+    )
     assert split(STRENGTHS, space.structure).integrated == (1, 2)
     space = ParameterSpace.build({"v": Bounded(-1, 1), "a": Bounded(0), "b": BOX}).with_priors({"a": LogNormal(1.0, 1.0)})
     assert split(STRENGTHS, space.structure).integrated == (2,)

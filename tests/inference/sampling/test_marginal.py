@@ -15,7 +15,7 @@ from ifujax import Bounded, HalfNormal, LogNormal, Normal
 from ifujax.inference.precision import working_precision
 from ifujax.inference.sampling.blocks import split
 from ifujax.inference.sampling.marginal import weigh
-from tests.inference.sampling.problems import CONTINUUM, X, Lines, lines_numpy, target_of
+from tests.inference.sampling.problems import CONTINUUM, Lines, X, lines_numpy, target_of
 
 SIGMA = 0.7
 TIGHT = np.array([3.0, 5.0])

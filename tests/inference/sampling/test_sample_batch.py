@@ -15,7 +15,7 @@ from ifujax import Bounded, HalfNormal, LogNormal, Normal, Observations, Options
 from ifujax.inference import status as bits
 from ifujax.inference.sampling.options import SamplingOptions
 from ifujax.inference.sampling.sample import sample_batch
-from tests.inference.sampling.problems import CONTINUUM, ELIMINATE, X, Lines, lines_numpy, noisy, wide_line
+from tests.inference.sampling.problems import CONTINUUM, ELIMINATE, Lines, X, fit_near, lines_numpy, noisy, wide_line
 
 SIGMA = 0.5
 IMPORTANCE, NUTS = SamplingOptions(method="importance"), SamplingOptions(method="nuts")
@@ -173,7 +173,11 @@ def test_the_same_draws_in_any_company(sampling):
     )
     part = sample_batch(
         *(model, space, Observations(obs.values[rows], obs.ivar[rows], X), some),
-        **{"options": ELIMINATE, "sampling": sampling, "seed": 3, "derived": flux, "ids": np.array([40, 1])},
+        options=ELIMINATE,
+        sampling=sampling,
+        seed=3,
+        derived=flux,
+        ids=np.array([40, 1]),
     )
     for name in whole.params:
         np.testing.assert_array_equal(part.params[name], whole.params[name][rows])
@@ -231,8 +235,8 @@ def bump_problem(loss):
             "height": Bounded(0, 20, prior=dist.Gamma(3.0, 0.5)),
         }
     )
-    options = Options(loss=loss)
-    return space, obs, fit_batch(bump, space, obs, {"centre": 0.0, "width": 1.0, "height": 3.0}, options=options), options
+    near = {"centre": [0.1, 0.2], "width": [1.4, 1.2], "height": [4.8, 1.3]}
+    return space, obs, fit_near(space, near, 0.2), Options(loss=loss)
 
 
 @pytest.mark.parametrize(("loss", "sampling"), [("gaussian", IMPORTANCE), ("gaussian", NUTS), ("student_t", IMPORTANCE)])
@@ -246,46 +250,46 @@ def test_priors_of_all_kinds_against_a_grid(loss, sampling):
         centre, width, height = np.meshgrid(*axes, indexing="ij")
         residual = (obs.values[row] - lines_numpy(centre, width, [height])) / SIGMA
         each = student.logpdf(residual, options.degrees) if loss == "student_t" else -0.5 * residual**2
-        log_density = each.sum(axis=-1) + sum(
-            prior.logpdf(mesh) for prior, mesh in zip(PRIORS.values(), (centre, width, height))
-        )
+        log_density = each.sum(axis=-1) + sum(prior.logpdf(mesh) for prior, mesh in zip(PRIORS.values(), (centre, width, height)))
         check_against(Grid(log_density, axes), draws, row, BUMP_BOXES)
 
 
-# Two Gaussians at plus and minus `apart`, whose sign leaves no trace in the data.
-def pair(params, x):
-    shape = jnp.exp(-0.5 * ((x - params["apart"]) / 0.8) ** 2) + jnp.exp(-0.5 * ((x + params["apart"]) / 0.8) ** 2)
-    return params["height"] * shape
-
-
 class Pair:
-    """The same, with a height that enters linearly."""
+    """Two Gaussians at plus and minus `apart`, whose sign leaves no trace in the data, and a height that enters linearly."""
 
     linear_in = ("height",)
 
     def __call__(self, params, x):
-        return pair(params, x)
+        total = sum(jnp.exp(-0.5 * ((x - sign * params["apart"]) / params.get("width", 0.8)) ** 2) for sign in (-1, 1))
+        return params["height"] * total
 
 
 PAIR = Pair()
 
 
-@pytest.mark.parametrize("model", [pair, PAIR], ids=["two sampled", "one sampled"])
-def test_both_signs_are_found_with_their_shares(model):
+@pytest.mark.parametrize("sampled", [["apart"], ["apart", "width"]], ids=["one", "two"])
+def test_both_signs_are_found_with_their_shares(sampled):
     rng = np.random.default_rng(2)
     clean = 2.0 * (lines_numpy([2.5, 3.0, 0.6], 0.8, [[1.0] * 3]) + lines_numpy([-2.5, -3.0, -0.6], 0.8, [[1.0] * 3]))
     obs = noisy(rng, clean, 0.4)
-    space = ParameterSpace.build({"apart": Bounded(-5, 5, prior=Normal(0.5, 2.0)), "height": Bounded(0, 30)})
-    fit = fit_batch(model, space, obs, {"apart": np.array([2.0, -2.0, 0.5]), "height": 2.0})
-    draws = sample_batch(model, space, obs, fit, sampling=IMPORTANCE, seed=2)
+    boxes = {"apart": Bounded(-5, 5, prior=Normal(0.5, 2.0)), "height": Bounded(0, 30), "width": Bounded(0.5, 1.2)}
+    space = ParameterSpace.build({name: boxes[name] for name in ("apart", "height", *sampled[1:])})
+    # Each fit knows of one sign.
+    near = {"apart": [2.5, -3.0, 0.7], "height": [1.9, 2.0, 2.0], "width": [0.8, 0.8, 0.8]}
+    fit = fit_near(space, {name: near[name] for name in space.names}, 0.1)
+    draws = sample_batch(PAIR, space, obs, fit, sampling=IMPORTANCE, seed=2)
     assert draws.status.tolist() == [0, 0, 0]
     for row in range(3):
-        axes = [np.linspace(-5, 5, 1501), np.linspace(0.5, 4.0, 200)]
-        apart, height = np.meshgrid(*axes, indexing="ij")
-        shape = lines_numpy(axes[0], np.full(1501, 0.8), [1.0]) + lines_numpy(-axes[0], np.full(1501, 0.8), [1.0])
-        square, cross = (shape**2).sum(axis=1)[:, None], (shape @ obs.values[row])[:, None]
-        grid = Grid((-0.5 * square * height**2 + cross * height) / 0.4**2 - 0.5 * ((apart - 0.5) / 2.0) ** 2, axes)
+        axes = [np.linspace(-5, 5, 1001), np.linspace(0.5, 4.0, 120), np.linspace(0.5, 1.2, 30 if sampled[1:] else 1)]
+        axes[2] = axes[2] if sampled[1:] else np.array([0.8])
+        apart, height, _ = np.meshgrid(*axes, indexing="ij")
+        at = np.stack(np.meshgrid(axes[0], axes[2], indexing="ij"))
+        shape = lines_numpy(at[0], at[1], [1.0]) + lines_numpy(-at[0], at[1], [1.0])
+        square, cross = (shape**2).sum(axis=-1)[:, None], (shape @ obs.values[row])[:, None]
+        log_density = (-0.5 * square * height**2 + cross * height) / 0.4**2 - 0.5 * ((apart - 0.5) / 2.0) ** 2
+        grid = Grid(log_density, axes)
         positive = grid.weight[axes[0] > 0].sum()
+        assert 0.4 < positive < 0.8
         found = (draws.params["apart"][row] > 0).mean()
         assert abs(found - positive) < 4.5 * np.sqrt(positive * (1 - positive) / draws.ess[row])
         check_against(grid, draws, row, ["apart", "height"])
@@ -303,7 +307,10 @@ def test_auto_goes_on_with_nuts_where_weights_fail():
         check_against(line_grid(draws, row)[0], draws, row, BOXES)
     few = sample_batch(
         *(model, space, obs, fit),
-        **{"options": ELIMINATE, "sampling": replace(strict, method="importance"), "seed": 3, "derived": flux},
+        options=ELIMINATE,
+        sampling=replace(strict, method="importance"),
+        seed=3,
+        derived=flux,
     )
     assert few.tier.tolist() == [1, 1, 1, 0]
     assert few.status.tolist() == [bits.FEW_EFFECTIVE.value] * 3 + [bits.NO_FIT.value]

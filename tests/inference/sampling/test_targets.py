@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from ifujax import Bounded, HalfNormal, Options
 from ifujax.inference.precision import working_precision
 from ifujax.inference.sampling.targets import draw_linear, log_density
-from tests.inference.sampling.problems import CONTINUUM, X, Lines, lines_numpy, target_of, wide_line
+from tests.inference.sampling.problems import CONTINUUM, Lines, X, lines_numpy, target_of, wide_line
 
 SIGMA = 0.4
 BOXES = np.array([(-4.0, 4.0), (0.3, 3.0), (0.0, 50.0)])
@@ -80,7 +80,7 @@ def test_a_block_whose_columns_depend_on_the_parameters(data):
     expected = []
     for centre, width in values_of(Z)[0][:4, :2]:
         design = np.stack([np.exp(-0.5 * ((X - centre) / width) ** 2), np.ones_like(X)], axis=1) * root[:, None]
-        solution, rest, _, _ = np.linalg.lstsq(design, values * root)
+        _, rest, _, _ = np.linalg.lstsq(design, values * root)
         expected.append(-0.5 * rest[0] - 0.5 * np.linalg.slogdet(design.T @ design)[1])
     expected = np.array(expected) + (log_expit(Z) + log_expit(-Z))[:4, :2].sum(axis=1)
     np.testing.assert_allclose(found - found[0], expected - expected[0], rtol=1e-9, atol=1e-9)
@@ -93,7 +93,9 @@ def test_units_do_not_matter(data, factor, precision):
     expected = densities(target_of(Lines(), wide_line(), values, root, linear_sigma=(0.5, 3.0)))
     scaled = target_of(
         *(Lines(), wide_line(first=Bounded(0, 50 * factor)), values * factor, root / factor),
-        **{"linear_sigma": (0.5 * factor, 3.0 * factor), "scale": {"first": factor}, "precision": precision},
+        linear_sigma=(0.5 * factor, 3.0 * factor),
+        scale={"first": factor},
+        precision=precision,
     )
     found = densities(scaled, precision=precision)
     close = {"float64": 1e-9, "float32": 3e-3}[precision]

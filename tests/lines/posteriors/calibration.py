@@ -296,10 +296,12 @@ def calibrate(case: Case, tau: float, n: int, seed: int, **options: object) -> C
     cube, truth = simulated(case, case.prior(np.random.default_rng(seed), n, tau), seed)
     fit = ifujax.fit_cube(cube, case.model(tau))
     post = ifujax.sample(fit, seed=seed, **options)  # type: ignore[arg-type]
+    fitted = (fit.status == 0).ravel()
+    assert fitted.mean() >= 0.99, fit.summary()
     found = {}
     for name in case.ranked:
         draws = draws_of(post, name)
         # Data sets left out would bias the ranks of the others.
         assert np.isfinite(draws).all(), f"{name}: no draws for {np.sum(~np.isfinite(draws).all(axis=(1, 2)))} of {n}"
-        found[name] = ranks(draws, truth[name])
+        found[name] = ranks(draws, truth[name][fitted])
     return Calibration(case, tau, truth, fit, post, found)

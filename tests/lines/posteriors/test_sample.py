@@ -18,12 +18,12 @@ from ifujax.data.cube import Cube
 from ifujax.errors import DataError, IfujaxWarning, UsageError
 from ifujax.inference import status as bits
 from ifujax.inference.sampling.options import SamplingOptions
+from ifujax.inference.status import NOT_ASKED
 from ifujax.io.checkpoint import ChunkStore
 from ifujax.lines.posteriors import sampled as sampled_module
 from ifujax.lines.posteriors.chunks import ChunkSampler
 from ifujax.lines.posteriors.results import CubePosterior
 from ifujax.lines.posteriors.run import sample
-from ifujax.inference.status import NOT_ASKED
 from ifujax.lines.results import CubeFit
 from ifujax.lines.run import as_config
 from ifujax.simulate import SimulatedSpectra, Uniform, spectra
