@@ -46,4 +46,6 @@ def split(model: Any, structure: Structure) -> Split:
         )
         (integrated if linear else sampled).extend(range(position, position + entry.size))
         position += entry.size
+    if not sampled:  # all is linear: samplers need something to move
+        sampled.append(integrated.pop(0))
     return Split(tuple(sampled), tuple(integrated))

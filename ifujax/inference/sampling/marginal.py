@@ -15,7 +15,7 @@ from jax import Array
 
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.sampling.blocks import Split
-from ifujax.inference.sampling.targets import Gaussian, Target, integrate, prior_precision, whitened_design
+from ifujax.inference.sampling.targets import Gaussian, Target, integrate, log_likelihood, prior_precision, whitened_design
 from ifujax.inference.truncated import truncated_normal
 
 _FLAT = 1e3
@@ -63,10 +63,14 @@ def weigh(split: Split, target: Target, z: Array, from_prior: Array, u: Array) -
     jacobians = space.log_jacobians(at)
     densities = space.log_priors(x)
     log_prior = sum((densities[i] + jacobians[i] for i in split.sampled), jnp.zeros(()))
-    found, residual_columns = _gaussian(split, target, x)
-    log_mass, drawn = _draw_within(split, target, found, residual_columns, u)
+    if target.options.loss == "gaussian":
+        found, size = _gaussian(split, target, x)
+        log_mass, drawn = _draw_within(split, target, found, size, u)
+        value = found.log_value + log_mass
+    else:  # nothing is integrated
+        value, drawn = log_likelihood(target, space.unpack(x)), jnp.zeros((0,))
     here, there = (jnp.stack([vector[i] for i in split.sampled]) for vector in (at, x))
-    return Point(here, there, found.log_value + log_mass + log_prior, log_prior, drawn)
+    return Point(here, there, value + log_prior, log_prior, drawn)
 
 
 def _gaussian(split: Split, target: Target, x: list[Array]) -> tuple[Gaussian, int]:

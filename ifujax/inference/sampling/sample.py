@@ -267,7 +267,7 @@ class _Sampler:
             ids=self.ids[rows],
             options=NutsOptions(
                 chains=sampling.chains,
-                draws=sampling.chain_draws,
+                draws=max(sampling.chain_draws, sampling.draws // sampling.chains),
                 max_rhat=sampling.max_rhat,
                 min_ess=sampling.min_chain_ess,
             ),

@@ -85,21 +85,15 @@ def fit_near(space: ParameterSpace, params: Mapping[str, Any], error: float) -> 
 
     `params` holds arrays (batch,) of free parameters without ties or moving bounds.
     """
-    x = np.stack([np.asarray(params[entry.name], dtype=float) for entry in space.structure.free], axis=1) / space.scale
+    params = {name: np.asarray(value, dtype=float) for name, value in params.items()}
+    x = np.stack([params[entry.name] for entry in space.structure.free], axis=1) / space.scale
     batch, n = x.shape
-    none, zeros = np.zeros((batch, 0)), np.zeros(batch, int)
+    none = np.zeros((batch, 0))
     covariance = np.broadcast_to(error**2 * np.eye(n), (batch, n, n))
     errors = {name: np.full(batch, error) for name in params}
-    return FitResult(
-        *(params, errors, none, none, covariance, tuple(params), {}, {}),
-        chi2=np.zeros(batch),
-        n_good=zeros,
-        n_iter=zeros,
-        status=zeros,
-        warn=zeros,
-        n_free=n,
-        x=x,
-    )
+    counts = {name: np.zeros(batch, int) for name in ("n_good", "n_iter", "status", "warn")}
+    chi2 = np.zeros(batch)
+    return FitResult(params, errors, none, none, covariance, tuple(params), {}, {}, chi2=chi2, n_free=n, x=x, **counts)
 
 
 def wide_line(**changes: Any) -> dict[str, Any]:

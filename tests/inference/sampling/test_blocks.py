@@ -97,3 +97,8 @@ def test_priors_given_later_count():
     assert split(STRENGTHS, space.structure).integrated == (1, 2)
     space = ParameterSpace.build({"v": Bounded(-1, 1), "a": Bounded(0), "b": BOX}).with_priors({"a": LogNormal(1.0, 1.0)})
     assert split(STRENGTHS, space.structure).integrated == (2,)
+
+
+def test_something_is_sampled_always():
+    found = split(STRENGTHS, ParameterSpace.build({"v": Fixed(0.0), "a": BOX, "b": BOX}).structure)
+    assert (found.sampled, found.integrated) == ((0,), (1,))

@@ -60,6 +60,11 @@ def weighed(split, target, z, u, from_prior=False, precision="float64"):
         return jax.tree.map(lambda leaf: np.asarray(leaf, dtype=float)[:count], found)
 
 
+def evenly_spread(n):
+    """Points of the unit cube (POINTS, n), off its sides."""
+    return qmc.Sobol(n, scramble=False).random(POINTS) + 0.5 / POINTS
+
+
 def on_grid(values, z, names, size=1201):
     """Log density of the strengths (positions, grid points), the continuum integrated out, on a grid; and its points."""
     at = BOXES[:, 0] + (BOXES[:, 1] - BOXES[:, 0]) * expit(z)
@@ -109,7 +114,7 @@ def test_two_blended_strengths(values, names):
     assert which.integrated == (2, 3)
     grid, mesh = on_grid(values, Z, names, size=601)
     expected = logsumexp(grid, axis=1) + log_prior_of(Z)
-    u = qmc.Sobol(4, seed=3).random(POINTS)
+    u = evenly_spread(4)
     found = [weighed(which, target, np.tile(z, (POINTS, 1)), u) for z in Z]
     log_target = np.stack([part.log_target for part in found])
     average = logsumexp(log_target, axis=1)
@@ -147,7 +152,7 @@ def test_the_prior_is_normalised_and_drawn_from(values):
     z = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
     found = weighed(which, target, z, np.full((len(z), 3), 0.5))
     assert np.exp(found.log_prior).sum() * (axis[1] - axis[0]) ** 2 == pytest.approx(1.0, abs=1e-4)
-    u = qmc.Sobol(3, seed=5).random(POINTS)
+    u = evenly_spread(3)
     found = weighed(which, target, np.zeros((POINTS, 2)), u, from_prior=True)
     for k, prior in enumerate((norm(5, 20), lognorm(0.6))):
         low, high = prior.cdf(BOXES[k])

@@ -11,15 +11,16 @@ import pytest
 from scipy.stats import gamma, kstest, lognorm, norm
 from scipy.stats import t as student
 
-from ifujax import Bounded, HalfNormal, LogNormal, Normal, Observations, Options, ParameterSpace, UsageError, fit_batch
+from ifujax import Bounded, Fixed, HalfNormal, LogNormal, Normal, Observations, Options, ParameterSpace, UsageError, fit_batch
 from ifujax.inference import status as bits
+from ifujax.inference.sampling.importance import ImportanceSampler, Weighted
 from ifujax.inference.sampling.options import SamplingOptions
-from ifujax.inference.sampling.sample import sample_batch
+from ifujax.inference.sampling.proposals import Mixture
+from ifujax.inference.sampling.sample import DEFAULT_SAMPLING, sample_batch
 from tests.inference.sampling.problems import CONTINUUM, ELIMINATE, Lines, X, fit_near, lines_numpy, noisy, wide_line
 
 SIGMA = 0.5
 IMPORTANCE, NUTS = SamplingOptions(method="importance"), SamplingOptions(method="nuts")
-START = {"centre": 0.3, "width": 1.2, "first": 3.0}
 
 
 def flux(model, params, linear, coords):
@@ -66,9 +67,14 @@ def check_moments(drawn, mean, sd, ess):
     assert drawn.std() == pytest.approx(sd, rel=6 / np.sqrt(ess))
 
 
+def effective(draws, row):
+    """Effective number of the draws returned, which may be fewer than the weights or the chains are worth."""
+    return min(draws.ess[row], DEFAULT_SAMPLING.draws)
+
+
 def check_against(grid, draws, row, names):
     """Every parameter's draws follow its marginal, as well as their effective number says."""
-    ess = draws.ess[row]
+    ess = effective(draws, row)
     for k, name in enumerate(names):
         drawn = draws.params[name][row].ravel()
         check_moments(drawn, *grid.moments(grid.mesh[k]), ess)
@@ -87,10 +93,16 @@ def line_problem():
     rng = np.random.default_rng(5)
     clean = lines_numpy([0.5, -1.0, 0.0, 0.0], [1.2, 0.8, 1.0, 1.0], [[6.0, 1.2, 0.0, 5.0]]) + CONTINUUM @ [2.0, -1.0]
     obs = noisy(rng, clean, SIGMA)
-    obs.values[3] = np.nan
-    obs = Observations(obs.values, obs.ivar, X)
     space = ParameterSpace.build(wide_line(first=Bounded(0, 50, prior=HalfNormal(6.0))))
-    return Lines(), space, obs, fit_batch(Lines(), space, obs, START, options=ELIMINATE)
+    fit = fit_near(space, {"centre": [0.5, -0.9, 1.0, 0.0], "width": [1.3, 0.7, 0.5, 1.0], "first": [5.8, 1.3, 0.1, 1.0]}, 0.2)
+    fit.x[3], fit.status[3] = np.nan, bits.NO_DATA.value
+    return Lines(), space, obs, fit
+
+
+def cut(fit, rows):
+    """Return some rows of a fit."""
+    parts = {name: getattr(fit, name)[rows] for name in ("x", "covariance", "chi2", "status", "warn", "n_good", "n_iter")}
+    return replace(fit, **parts, **{name: {k: v[rows] for k, v in getattr(fit, name).items()} for name in ("params", "error")})
 
 
 @cache
@@ -119,7 +131,13 @@ def line_grid(draws, row):
 
 
 @pytest.mark.parametrize(
-    ("sampling", "precision"), [(IMPORTANCE, "float64"), (IMPORTANCE, "float32"), (NUTS, "float64")], ids=["is", "is32", "nuts"]
+    ("sampling", "precision"),
+    [
+        (IMPORTANCE, "float64"),
+        (NUTS, "float64"),
+        pytest.param(IMPORTANCE, "float32", marks=pytest.mark.slow),
+        pytest.param(NUTS, "float32", marks=pytest.mark.slow),
+    ],
 )
 def test_a_line_against_a_grid(sampling, precision):
     draws = line_draws(sampling, precision)
@@ -131,9 +149,9 @@ def test_a_line_against_a_grid(sampling, precision):
     for row in range(3):
         grid, level, sd = line_grid(draws, row)
         check_against(grid, draws, row, BOXES)
-        check_moments(draws.linear[row, ..., 0], level, sd, draws.ess[row])
+        check_moments(draws.linear[row, ..., 0], level, sd, effective(draws, row))
         # Correlations too: the flux is narrower than width and amplitude would have it one by one.
-        check_moments(draws.derived["flux"][row], *grid.moments(grid.mesh[1] * grid.mesh[2]), draws.ess[row])
+        check_moments(draws.derived["flux"][row], *grid.moments(grid.mesh[1] * grid.mesh[2]), effective(draws, row))
     for name, (low, high) in BOXES.items():
         assert ((draws.params[name][:3] >= low) & (draws.params[name][:3] <= high)).all()
     np.testing.assert_allclose(draws.derived["flux"], draws.params["first"] * draws.params["width"], rtol=1e-6)
@@ -162,17 +180,8 @@ def test_the_same_draws_in_any_company(sampling):
     model, space, obs, fit = line_problem()
     whole = line_draws(sampling)
     rows = np.array([2, 1])
-
-    def cut(mapping):
-        return {name: value[rows] for name, value in mapping.items()}
-
-    some = replace(
-        fit,
-        **{name: getattr(fit, name)[rows] for name in ("x", "chi2", "status", "covariance", "warn", "n_good", "n_iter")},
-        **{name: cut(getattr(fit, name)) for name in ("params", "error")},
-    )
     part = sample_batch(
-        *(model, space, Observations(obs.values[rows], obs.ivar[rows], X), some),
+        *(model, space, Observations(obs.values[rows], obs.ivar[rows], X), cut(fit, rows)),
         options=ELIMINATE,
         sampling=sampling,
         seed=3,
@@ -191,7 +200,7 @@ def test_more_than_a_block_and_other_seeds():
     model, space, obs, fit = line_problem()
     many = np.zeros(19, int)  # one spectrum, over and over
     wide = Observations(obs.values[many], obs.ivar[many], X)
-    fit = fit_batch(model, space, wide, START, options=ELIMINATE)
+    fit = cut(fit, many)
     seen = []
     call = {"options": ELIMINATE, "sampling": IMPORTANCE, "derived": flux}
     ids = np.array([7, 7, *range(100, 117)])
@@ -204,13 +213,13 @@ def test_more_than_a_block_and_other_seeds():
     other = sample_batch(model, space, wide, fit, **call, seed=4, ids=ids).params["centre"].reshape(19, -1)
     assert not np.isin(other[0], first[0]).any()
     # Between ids they differ by chance alone.
-    pull = (first.mean(axis=1) - first.mean()) / first.std() * np.sqrt(draws.ess)
+    pull = (first.mean(axis=1) - first.mean()) / first.std() * np.sqrt(np.minimum(draws.ess, 1000))
     assert np.abs(pull[1:]).max() < 4
     assert 0.6 < pull[1:].std() < 1.4
     assert seen[-1] == ("importance", 19, 19)
 
 
-# No linear block, nothing that is integrated, priors of all kinds.
+# No linear block, nothing that is integrated: priors of all kinds, or uniform ones and a robust loss.
 PRIORS = {"centre": norm(1.0, 0.5), "width": lognorm(0.4, scale=1.2), "height": gamma(3.0, scale=2.0)}
 BUMP_BOXES = {"centre": (-3.0, 3.0), "width": (0.2, 6.0), "height": (0.0, 20.0)}
 
@@ -227,20 +236,25 @@ def bump_problem(loss):
     clean = lines_numpy([0.0, 0.0], [1.5, 1.0], [[5.0, 1.0]])
     obs = noisy(rng, clean, SIGMA)
     if loss == "student_t":
-        obs.values[:, 20] += 20 * SIGMA
-    space = ParameterSpace.build(
-        {
-            "centre": Bounded(-3, 3, prior=Normal(1.0, 0.5)),
-            "width": Bounded(0.2, 6.0, prior=LogNormal(1.2, 0.4)),
-            "height": Bounded(0, 20, prior=dist.Gamma(3.0, 0.5)),
-        }
-    )
+        obs.values[:, 20] += 20 * SIGMA  # an outlier at the peak
+    priors = {"centre": Normal(1.0, 0.5), "width": LogNormal(1.2, 0.4), "height": dist.Gamma(3.0, 0.5)}
+    if loss == "student_t":
+        priors = dict.fromkeys(priors)
+    space = ParameterSpace.build({name: Bounded(*BUMP_BOXES[name], prior=prior) for name, prior in priors.items()})
     near = {"centre": [0.1, 0.2], "width": [1.4, 1.2], "height": [4.8, 1.3]}
     return space, obs, fit_near(space, near, 0.2), Options(loss=loss)
 
 
-@pytest.mark.parametrize(("loss", "sampling"), [("gaussian", IMPORTANCE), ("gaussian", NUTS), ("student_t", IMPORTANCE)])
-def test_priors_of_all_kinds_against_a_grid(loss, sampling):
+@pytest.mark.parametrize(
+    ("loss", "sampling"),
+    [
+        ("gaussian", IMPORTANCE),
+        ("student_t", IMPORTANCE),
+        pytest.param("gaussian", NUTS, marks=pytest.mark.slow),
+        pytest.param("student_t", NUTS, marks=pytest.mark.slow),
+    ],
+)
+def test_a_model_without_a_linear_part_against_a_grid(loss, sampling):
     space, obs, fit, options = bump_problem(loss)
     draws = sample_batch(bump, space, obs, fit, options=options, sampling=sampling, seed=1)
     assert draws.status.tolist() == [0, 0]
@@ -250,7 +264,9 @@ def test_priors_of_all_kinds_against_a_grid(loss, sampling):
         centre, width, height = np.meshgrid(*axes, indexing="ij")
         residual = (obs.values[row] - lines_numpy(centre, width, [height])) / SIGMA
         each = student.logpdf(residual, options.degrees) if loss == "student_t" else -0.5 * residual**2
-        log_density = each.sum(axis=-1) + sum(prior.logpdf(mesh) for prior, mesh in zip(PRIORS.values(), (centre, width, height)))
+        log_density = each.sum(axis=-1)
+        if loss == "gaussian":
+            log_density += sum(prior.logpdf(mesh) for prior, mesh in zip(PRIORS.values(), (centre, width, height)))
         check_against(Grid(log_density, axes), draws, row, BUMP_BOXES)
 
 
@@ -267,7 +283,7 @@ class Pair:
 PAIR = Pair()
 
 
-@pytest.mark.parametrize("sampled", [["apart"], ["apart", "width"]], ids=["one", "two"])
+@pytest.mark.parametrize("sampled", [["apart"], pytest.param(["apart", "width"], marks=pytest.mark.slow)], ids=["one", "two"])
 def test_both_signs_are_found_with_their_shares(sampled):
     rng = np.random.default_rng(2)
     clean = 2.0 * (lines_numpy([2.5, 3.0, 0.6], 0.8, [[1.0] * 3]) + lines_numpy([-2.5, -3.0, -0.6], 0.8, [[1.0] * 3]))
@@ -291,7 +307,7 @@ def test_both_signs_are_found_with_their_shares(sampled):
         positive = grid.weight[axes[0] > 0].sum()
         assert 0.4 < positive < 0.8
         found = (draws.params["apart"][row] > 0).mean()
-        assert abs(found - positive) < 4.5 * np.sqrt(positive * (1 - positive) / draws.ess[row])
+        assert abs(found - positive) < 4.5 * np.sqrt(positive * (1 - positive) / effective(draws, row))
         check_against(grid, draws, row, ["apart", "height"])
 
 
@@ -314,6 +330,47 @@ def test_auto_goes_on_with_nuts_where_weights_fail():
     )
     assert few.tier.tolist() == [1, 1, 1, 0]
     assert few.status.tolist() == [bits.FEW_EFFECTIVE.value] * 3 + [bits.NO_FIT.value]
+
+
+def test_more_draws_than_the_chains_have_at_first():
+    model, space, obs, fit = line_problem()
+    many = replace(NUTS, draws=2400)
+    draws = sample_batch(model, space, obs, fit, options=ELIMINATE, sampling=many, seed=3, derived=flux)
+    assert draws.params["centre"].shape == (4, 4, 600)
+    assert len(np.unique(draws.params["centre"][0])) > 2300  # a few transitions stay where they are
+
+
+def test_the_best_round_counts(monkeypatch):
+    model, space, obs, fit = line_problem()
+    rounds = iter([(0.9, 900.0), (0.2, 150.0), (0.5, 1200.0)])  # only the last has both
+
+    def fake_round(self, k, mixture, covariance, generators):
+        khat, ess = next(rounds)
+        rows = len(generators)
+        return Weighted(np.full((rows, 1000, 3), 1.0 + k), np.full(rows, khat), np.full(rows, ess), mixture)
+
+    monkeypatch.setattr(ImportanceSampler, "round", fake_round)
+    monkeypatch.setattr(ImportanceSampler, "pilot", lambda self, start, covariance, *_: Mixture.single(start, covariance))
+    draws = sample_batch(model, space, obs, fit, options=ELIMINATE, sampling=IMPORTANCE, seed=3, derived=flux)
+    assert (draws.params["centre"][:3] == 3.0).all()
+    assert draws.khat[:3].tolist() == [0.5] * 3
+    assert draws.status[:3].tolist() == [0, 0, 0]
+    assert next(rounds, None) is None
+
+
+@pytest.mark.slow
+def test_a_fit_whose_parameters_are_all_linear():
+    _, _, obs, _ = line_problem()
+    boxes = wide_line(centre=Fixed(0.5), width=Fixed(1.2), first=Bounded(0, 50, prior=HalfNormal(6.0)))
+    space = ParameterSpace.build(boxes)
+    fit = fit_batch(Lines(), space, obs, {"first": 3.0}, options=ELIMINATE)
+    draws = sample_batch(Lines(), space, obs, fit, options=ELIMINATE, seed=1)
+    assert draws.status.tolist() == [0] * 4
+    form = (np.eye(X.size) - CONTINUUM @ np.linalg.inv(CONTINUUM.T @ CONTINUUM) @ CONTINUUM.T) / SIGMA**2
+    line, axis = lines_numpy(0.5, 1.2, [1.0]), np.linspace(0, 9, 2001)
+    for row in range(4):
+        log_density = -0.5 * axis**2 * (line @ form @ line) + axis * (line @ form @ obs.values[row]) - 0.5 * (axis / 6) ** 2
+        check_against(Grid(log_density, [axis]), draws, row, ["first"])
 
 
 @pytest.mark.parametrize(
