@@ -27,7 +27,8 @@ class Draws:
     khat : array (batch,)
         Pareto k-hat of importance sampling; NaN where there was none. Kept where NUTS took over.
     ess : array (batch,)
-        Effective sample size: Kish's of importance sampling, or the smaller of `ess_bulk` and `ess_tail`.
+        Effective sample size: Kish's of importance sampling, or the smaller of `ess_bulk` and `ess_tail`. It is that of all
+        weighed points, or of the whole chains, and may exceed the number of draws that are returned.
     rhat, ess_bulk, ess_tail : array (batch,)
         Of NUTS, each of the worst parameter (Vehtari et al. 2021); NaN for importance sampling.
     divergences : array (batch,) of int

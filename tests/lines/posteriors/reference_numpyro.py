@@ -94,7 +94,8 @@ def _velocities(edges: Any, rest: Any) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _sampler(layout: Layout, warmup: int, draws: int, chains: int, dense: bool) -> MCMC:
+def _sampler(layout: Layout, pixels: int, warmup: int, draws: int, chains: int, dense: bool) -> MCMC:
+    # One for each number of pixels: a sampler that has run keeps the shapes that it has seen.
     kernel = NUTS(_model(layout), dense_mass=dense, target_accept_prob=0.9 if dense else 0.8)
     return MCMC(
         kernel,
@@ -207,7 +208,7 @@ def sample(
     """Run NUTS on one spectrum in float64."""
     with jax.enable_x64(True):
         data = _arrays(layout, problem)
-        mcmc = _sampler(layout, warmup, draws, chains, dense)
+        mcmc = _sampler(layout, len(problem.values), warmup, draws, chains, dense)
         start = _start(layout, problem, data, chains, seed)
         mcmc.run(jax.random.key(seed), jax.tree.map(jnp.asarray, data), init_params=jax.tree.map(jnp.asarray, start))
         found = {name: np.asarray(value) for name, value in mcmc.get_samples(group_by_chain=True).items()}

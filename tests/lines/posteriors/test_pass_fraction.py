@@ -34,7 +34,8 @@ def share_that_passes(title: str, fit: ifujax.CubeFit, where: np.ndarray) -> flo
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [ONE, TWO, HERMITE], ids=lambda case: case.name)
 def test_simulated(case: Case) -> None:
-    cube, _ = simulated(case, cube_mix(case, 200, np.random.default_rng(12), snr=(1.0, 50.0)), 12)
+    n = 300 if case is TWO else 200
+    cube, _ = simulated(case, cube_mix(case, n, np.random.default_rng(12), snr=(1.0, 50.0)), 12)
     fit = ifujax.fit_cube(cube, case.model(100.0), starts=8 if case is TWO else 1)
     assert share_that_passes(case.name, fit, np.ones(fit.shape, bool)) >= 0.99
 
