@@ -1,4 +1,3 @@
-# NOTE to PRIORS: read the last section of /work/notes/HELPERS.md (UPDATE 07:25) before editing this file.
 """The parameter space: constraints turned into a reparameterisation.
 
 Fixed and tied parameters leave the vector that is fitted; an inequality between parameters

@@ -124,8 +124,9 @@ class PosteriorReader:
     def _open(self) -> Iterator[Any]:
         import h5py
 
+        # HDF5 refuses a second opening of a file whose locking differs from the first's, which may be xarray's or the user's
         with self._explained():
-            file = h5py.File(self.path, "r", locking=False)
+            file = h5py.File(self.path, "r")
         with file:
             yield file
 

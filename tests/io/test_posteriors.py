@@ -339,6 +339,18 @@ def test_reading_some_spaxels(stored):
         reader.draws("fluxes", [0])
 
 
+def test_reading_beside_datasets_that_are_open(stored):
+    """HDF5 refuses to open a file twice with different locking, so ours must be xarray's."""
+    path, draws, _ = stored
+    reader = PosteriorReader(path)
+    lazy = reader.groups()
+    with xarray.open_dataset(path, group="posterior", engine="h5netcdf") as mine:
+        np.testing.assert_array_equal(reader.draws("flux", SAMPLED), draws["flux"])
+        assert mine["flux"].shape == lazy["posterior"]["flux"].shape
+    for group in lazy.values():
+        group.close()
+
+
 def test_one_spaxel_in_memory_is_that_of_the_file(stored):
     path, draws, statistics = stored
     row = int(SAMPLED[3])
