@@ -104,6 +104,7 @@ class ImportanceSampler:
         found = _Points.joined(parts)
         smoothed, khat, ess = judged(found.log_weight)
         x = np.stack([self._resampled(found, smoothed, r, rng) for r, rng in enumerate(generators)])
+        x[ess == 0] = np.nan  # no point has any weight
         more = ROUNDS[min(k + 1, len(ROUNDS) - 1)][1]
         return Weighted(x, khat, ess, self._adapted(_Points.joined(parts[:_ADAPTED_TO]), covariance, more))
 

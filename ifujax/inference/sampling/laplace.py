@@ -17,6 +17,8 @@ _EDGE = 0.01
 _WIDTH = {"both": 1.8, "lower": 1.5, "upper": 1.5, "none": np.inf}
 """Standard deviation in unconstrained coordinates beyond which nothing is expected: that of a uniform prior, for "both"."""
 _FAR = 10.0
+_LARGEST = 1e5
+"""Largest error that is told from an infinite one, in units of that standard deviation."""
 
 
 def laplace(space: ParameterSpace, wide: ParameterSpace, fit: FitResult) -> tuple[np.ndarray, np.ndarray]:
@@ -52,8 +54,12 @@ def laplace(space: ParameterSpace, wide: ParameterSpace, fit: FitResult) -> tupl
     covariance = inverse @ own @ np.swapaxes(inverse, 1, 2)
     expected = np.array([_WIDTH[kind] for kind in kinds])
     covariance = covariance + np.where(felt, 0.0, np.fmin(expected, _FAR) ** 2)[:, :, None] * np.eye(n)
-    # With a prior of the expected width: (C^-1 + P^-1)^-1 = C - C (C + P)^-1 C.
-    prior = np.diag(np.fmin(expected, 1e4) ** 2)
+    # With a prior of the expected width: (C^-1 + P^-1)^-1 = C - C (C + P)^-1 C, which loses its digits where C is far larger.
+    width = np.fmin(expected, 1e4)
+    size = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    cut = np.fmin(_LARGEST * width / np.fmax(size, 1e-300), 1.0)
+    covariance = covariance * cut[:, :, None] * cut[:, None, :]
+    prior = np.diag(width**2)
     covariance = covariance - covariance @ np.linalg.solve(covariance + prior, covariance)
     covariance = 0.5 * (covariance + np.swapaxes(covariance, 1, 2))
     size = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 1e-20))

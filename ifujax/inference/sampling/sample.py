@@ -280,7 +280,7 @@ class _Sampler:
         """Return evenly spaced draws of all chains as free vectors (rows, draws, n), chain by chain."""
         per_chain = self.sampling.draws // self.sampling.chains
         at = np.floor((np.arange(per_chain) + 1.0) * z.shape[2] / per_chain).astype(int) - 1
-        z = z[:, :, at.clip(min=0)].reshape(len(z), -1, z.shape[-1])
+        z = z[:, :, at.clip(min=0)].reshape(len(z), self.sampling.draws, z.shape[-1])
         return _to_free(jax.tree.map(lambda leaf: leaf[rows], self.wide), z)
 
     def _complete(self, x: np.ndarray, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from scipy.stats import t as student
 
 from ifujax import Bounded, Fixed, HalfNormal, LogNormal, Normal, Observations, Options, ParameterSpace, UsageError, fit_batch
 from ifujax.inference import status as bits
+from ifujax.inference.sampling import sample as module
 from ifujax.inference.sampling.importance import ImportanceSampler, Weighted
+from ifujax.inference.sampling.laplace import laplace
+from ifujax.inference.sampling.nuts import NutsDraws
 from ifujax.inference.sampling.options import SamplingOptions
 from ifujax.inference.sampling.proposals import Mixture
 from ifujax.inference.sampling.sample import DEFAULT_SAMPLING, sample_batch
@@ -356,6 +360,59 @@ def test_the_best_round_counts(monkeypatch):
     assert draws.khat[:3].tolist() == [0.5] * 3
     assert draws.status[:3].tolist() == [0, 0, 0]
     assert next(rounds, None) is None
+
+
+def test_weights_that_are_even_but_few_stay_where_no_chains_meet(monkeypatch):
+    model, space, obs, fit = line_problem()
+
+    def fake_round(self, k, mixture, covariance, generators):
+        rows = len(generators)
+        return Weighted(np.full((rows, 1000, 3), 1.5), np.full(rows, 0.3), np.full(rows, 150.0), mixture)
+
+    def fake_nuts(*_, ids, options, **__):
+        each = np.full(len(ids), 1.5)
+        z = np.zeros((len(ids), options.chains, options.draws, 3))
+        return NutsDraws(z, np.zeros(len(ids), int), each, each, each, 10 * each, 10 * each, np.ones(len(ids), int))
+
+    monkeypatch.setattr(ImportanceSampler, "round", fake_round)
+    monkeypatch.setattr(ImportanceSampler, "pilot", lambda self, start, covariance, *_: Mixture.single(start, covariance))
+    monkeypatch.setattr(module, "run_nuts", fake_nuts)
+    draws = sample_batch(model, space, obs, fit, options=ELIMINATE, seed=3)
+    assert draws.tier.tolist() == [1, 1, 1, 0]
+    assert (draws.params["centre"][:3] == 1.5).all()
+    assert draws.status[:3].tolist() == [bits.FEW_EFFECTIVE.value] * 3
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["linear_names", "linear_in"])
+@dataclass(frozen=True)
+class Nowhere(Lines):
+    """A model without a value."""
+
+    def design(self, params, x):
+        columns, total = super().design(params, x)
+        return columns, total + jnp.nan * params["centre"]
+
+
+@pytest.mark.parametrize(("method", "linear_in"), [("importance", ()), ("auto", ("first",))])
+def test_a_density_that_is_finite_nowhere(method, linear_in):
+    _, space, obs, fit = line_problem()
+    sampling = SamplingOptions(method=method, rounds=1)
+    draws = sample_batch(Nowhere(linear_in=linear_in), space, obs, fit, options=ELIMINATE, sampling=sampling, seed=3)
+    assert draws.tier.tolist() == [0] * 4
+    assert draws.status.tolist() == [bits.NO_DRAWS.value] * 3 + [bits.NO_FIT.value]
+    assert np.isnan(draws.params["centre"]).all()
+
+
+def test_errors_that_are_as_good_as_infinite():
+    _, space, _, fit = line_problem()
+    covariance = np.array(fit.covariance)
+    factor = np.array([[1, 0, 0], [0.999, 0.05, 0], [0.9, 0.3, 0.1]]) * np.array([[1e10], [1e9], [1e2]])
+    covariance[0] = factor @ factor.T
+    wide = replace(fit, covariance=covariance)
+    z, found = laplace(space, space.broadcast(4), wide)
+    assert np.isfinite(z[:3]).all()
+    np.linalg.cholesky(found)
+    assert (np.sqrt(np.diagonal(found[0])) < 2.0).all()  # of a uniform prior
 
 
 @pytest.mark.slow
