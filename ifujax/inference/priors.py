@@ -5,6 +5,7 @@ All are truncated to the parameter's bounds. Without a prior a parameter is unif
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -16,6 +17,10 @@ from ifujax.errors import UsageError
 PriorKind = Literal["normal", "half_normal", "log_normal", "distribution"]
 LEAST_MASS = 1e-6
 """Share of a prior that must lie within the bounds."""
+_LISTED = 8
+"""Numbers of an array that are told one by one, at most."""
+_ATTRIBUTES = {"base_distribution": "base_dist", "validate_args": "", "support": ""}
+"""What numpyro's arguments are called as attributes, where that differs; nothing for those that are no numbers."""
 
 
 class Distribution(Protocol):
@@ -182,18 +187,33 @@ def check_prior(prior: Any, lower: Any, upper: Any) -> None:
 
 
 def spelled(prior: Any, digits: int = 6) -> str:
-    """Return a prior in words that are the same in each run: ``Normal(0, 100)``, ``Gamma(concentration=2, rate=1)``."""
+    """Return a prior in words that are the same in each run: ``Normal(0, 100)``, ``Gamma(2, 1)``.
+
+    A distribution made of others is told with these: ``LeftTruncatedDistribution(Normal(100, 50), 0)``.
+    """
     if prior is None:
         return "None"
     if isinstance(prior, (Normal, HalfNormal, LogNormal)):
-        numbers = [getattr(prior, name) for name in prior.__dataclass_fields__]
+        parts = [number_text(getattr(prior, name), digits) for name in prior.__dataclass_fields__]
+    elif _is_numpyro(prior):
+        given = (_ATTRIBUTES.get(name, name) for name in inspect.signature(type(prior).__init__).parameters)
+        parts = [_part_text(getattr(prior, name), digits) for name in given if getattr(prior, name, None) is not None]
     else:
-        names = getattr(type(prior), "arg_constraints", None)
-        if not isinstance(names, dict):
-            own = repr(prior)
-            return own if " at 0x" not in own else type(prior).__name__
-        numbers = [getattr(prior, name, None) for name in names]
-    return f"{type(prior).__name__}({', '.join(number_text(number, digits) for number in numbers)})"
+        own = repr(prior)
+        return own if " at 0x" not in own else type(prior).__name__
+    return f"{type(prior).__name__}({', '.join(parts)})"
+
+
+def _is_numpyro(value: Any) -> bool:
+    return isinstance(getattr(type(value), "arg_constraints", None), dict)
+
+
+def _part_text(value: Any, digits: int) -> str:
+    if _is_numpyro(value):
+        return spelled(value, digits)
+    if isinstance(value, (list, tuple)) or (np.ndim(value) == 1 and 1 < len(value) <= _LISTED):
+        return f"[{', '.join(_part_text(each, digits) for each in value)}]"
+    return number_text(value, digits)
 
 
 def number_text(value: Any, digits: int = 6) -> str:

@@ -451,6 +451,22 @@ def test_declarations_print_the_same_in_each_run():
     assert spelled(Logistic(2.0)) == "Logistic(width=2.0)"
 
 
+@pytest.mark.parametrize(
+    ("prior", "text"),
+    [
+        (dist.TruncatedNormal(100.0, 50.0, low=0.0), "LeftTruncatedDistribution(Normal(100, 50), 0)"),
+        (dist.StudentT(3.0, 100.0, 30.0), "StudentT(3, 100, 30)"),
+        (
+            dist.MixtureSameFamily(dist.Categorical(probs=np.array([0.3, 0.7])), dist.Normal(np.array([1.0, 2.0]), 0.5)),
+            "MixtureSameFamily(CategoricalProbs([0.3, 0.7]), Normal([1, 2], 0.5))",
+        ),
+    ],
+)
+def test_priors_are_told_with_all_their_numbers(prior, text):
+    assert spelled(prior) == text
+    assert text in ParameterSpace.build({"v": Bounded(-10, 1000, prior=prior)}).describe()
+
+
 def test_table_of_all_parameters():
     space = ParameterSpace.build(
         {
