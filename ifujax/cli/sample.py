@@ -153,8 +153,8 @@ class Asked:
         if self.draws % CHAINS:
             above = -(-self.draws // CHAINS) * CHAINS
             raise UsageError(f"--draws must be a multiple of the {CHAINS} chains; got {self.draws}. Say --draws {above}.")
-        if self.seed < 0:
-            raise UsageError(f"--seed must be 0 or more; got {self.seed}.")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed must be a whole number from 0 to {2**32 - 1}; got {self.seed}.")
         if self.chunk_size is not None and self.chunk_size < 1:
             raise UsageError(f"--chunk-size must be 1 or more; got {self.chunk_size}.")
 

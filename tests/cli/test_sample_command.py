@@ -121,9 +121,10 @@ def calls(folder, monkeypatch):
         store.write_text("draws")
         return StandIn(store)
 
-    monkeypatch.setattr("ifujax.lines.run.fit_cube", fit_cube)
-    monkeypatch.setattr("ifujax.lines.spectrum.fit_spectrum", fit_cube)
     monkeypatch.setattr("ifujax.lines.posteriors.run.sample", sample)
+    monkeypatch.setattr("ifujax.lines.spectrum.fit_spectrum", fit_cube)
+    # Last: the module of spectra, imported just now, keeps the `fit_cube` that it finds.
+    monkeypatch.setattr("ifujax.lines.run.fit_cube", fit_cube)
     return collected
 
 
@@ -238,7 +239,8 @@ def test_chosen_spaxels(calls, folder, capsys, options, spaxels):
         (["--draws", "-4"], "--draws must be 4 or more; got -4."),
         (["--draws", "1002"], "--draws must be a multiple of the 4 chains; got 1002. Say --draws 1004."),
         (["--draws", "many"], "--draws"),
-        (["--seed", "-1"], "--seed must be 0 or more; got -1."),
+        (["--seed", "-1"], "--seed must be a whole number from 0 to 4294967295; got -1."),
+        (["--seed", "4294967296"], "--seed must be a whole number from 0 to 4294967295; got 4294967296."),
         (["--chunk-size", "0"], "--chunk-size must be 1 or more; got 0."),
         (["--method", "laplace"], "--method"),
         (["--ratio", "n2/hb"], "--ratio: unknown line 'hb'. Did you mean 'ha'?"),
