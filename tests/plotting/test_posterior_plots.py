@@ -236,7 +236,7 @@ def some_tiers(shape=(9, 12)):
     names = {0: "trustworthy", 1: "no fit", 12: "uneven weights,\nfew effective"}
     others = [
         MapPanel(rng.choice([0, 1, 12], shape), "can they be trusted?", kind="status", mask=mask, names=names),
-        MapPanel(khat, "Pareto k-hat (12 from 0.7 on)", kind="dispersion"),
+        MapPanel(khat, "Pareto k-hat (12 not below 0.7)", kind="dispersion"),
         MapPanel(400 + khat, "effective sample size", kind="snr"),
         MapPanel(1 + 0.01 * khat, "R-hat (0 above 1.01)", kind="dispersion"),
     ]

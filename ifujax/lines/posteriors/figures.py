@@ -223,7 +223,7 @@ def _tiers(post: CubePosterior) -> TierPanel:
         apart = int(np.sum(post.rhat > limits.max_rhat))
     others = [
         MapPanel(status, "can they be trusted?", kind="status", mask=without, names=names),
-        MapPanel(post.khat, f"Pareto k-hat ({uneven:,} from {limits.max_khat:g} on)", kind="dispersion"),
+        MapPanel(post.khat, f"Pareto k-hat ({uneven:,} not below {limits.max_khat:g})", kind="dispersion"),
         MapPanel(post.ess, "effective sample size", kind="snr"),
     ]
     if np.isfinite(post.rhat).any():

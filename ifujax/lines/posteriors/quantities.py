@@ -170,7 +170,7 @@ def _bpt_pairs(fit: CubeFit) -> list[tuple[str, str]]:
             what = f"several lines there ({', '.join(near)})" if near else "none"
             raise UsageError(
                 f"ratios must be pairs of lines where {BPT!r} can't tell them: it needs {name} at {rest:g} Angstrom and found "
-                f"{what}. Give ratios=[(numerator, denominator), ...]."
+                f"{what}. Give ratios=[(numerator, denominator), ...], or --ratio NUMERATOR/DENOMINATOR."
             )
     return [(found["n2"], found["ha"]), (found["o3"], found["hb"])]
 

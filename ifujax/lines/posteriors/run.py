@@ -127,6 +127,8 @@ def sample(  # pyright: ignore[reportInconsistentOverload] - spelled out once
     if store is None:
         check_memory(layout, len(chosen.rows), "Give store='posteriors.nc' to keep them on disk, or fewer spaxels with where=.")
     else:
+        if Path(store).suffix == ".zarr":
+            raise UsageError(f"store must be a netCDF file; got {store}. Name it {Path(store).with_suffix('.nc')}.")
         check_output(store, overwrite)
     sampler = ChunkSampler(cube_fit, quantities, layout, options, seed)
     problem(cube_fit, chosen.rows[:1])  # what is wrong with the priors is said before the work begins

@@ -16,7 +16,6 @@ from ifujax.lines.posteriors.selection import Chosen
 from ifujax.lines.posteriors.summaries import STATISTICS, summarise
 from ifujax.models.emission import EmissionSpectrum
 
-"""All bits of a spaxel's status."""
 LARGEST_IN_MEMORY = 4e9
 """Bytes of draws that are held in memory at most."""
 RATIO, WIDTH, CONTINUUM = "ratio", "velocity_width", "continuum"

@@ -192,7 +192,7 @@ def test_tiers():
     count = {k: int((post.tier == k).sum()) for k in (1, 2)}
     assert legend[:2] == [f"importance sampling ({count[1]})", f"NUTS ({count[2]})"]
     assert [ax.get_title().split(" (")[0] for ax in figure.axes][2:] == ["Pareto k-hat", "effective sample size", "R-hat"]
-    assert f"Pareto k-hat ({count[2]} from 0.7 on)" in texts(figure)
+    assert f"Pareto k-hat ({count[2]} not below 0.7)" in texts(figure)
     assert overlaps(figure) == []
     assert outside(figure) == []
 

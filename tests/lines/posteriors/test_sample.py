@@ -399,6 +399,7 @@ def test_wrong_use(tmp_path: Path) -> None:
         ({"ratios": [("ha", "hb")]}, "unknown line 'hb'"),
         ({"widths": ["hb"]}, "unknown line 'hb'"),
         ({"seed": -1}, "seed must be"),
+        ({"store": tmp_path / "draws.zarr"}, r"store must be a netCDF file; got .*draws.zarr. Name it .*draws.nc"),
     ):
         with pytest.raises(UsageError, match=text):
             sample(fit, **options)
