@@ -128,15 +128,21 @@ class PosteriorReader:
         with self._explained():
             file = h5py.File(self.path, "r")
         with file:
-            yield file
+            try:
+                yield file
+            except OSError as error:  # damaged further on
+                raise self._unreadable(error) from error
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
         except (OSError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"file of draws must be readable; got {self.path}: {reason}. Was it moved, or replaced?") from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> DataError:
+        reason = " ".join(str(error).split())
+        return DataError(f"file of draws must be readable; got {self.path}: {reason}. Was it moved, replaced, or damaged?")
 
     def _names(self, file: Any) -> list[str]:
         if POSTERIOR not in file:

@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import xarray
@@ -388,6 +389,24 @@ def test_no_such_file(tmp_path):
             read()
     with pytest.raises(DataError, match="must be readable"):
         PosteriorReader(tmp_path / "text.nc").statistics()
+
+
+def test_damaged_file(tmp_path):
+    path = tmp_path / "draws.nc"
+    write(path)
+    with h5py.File(path) as file:
+        chunk = file["posterior/flux"].id.get_chunk_info(0)
+    with path.open("r+b") as stream:
+        stream.seek(chunk.byte_offset)
+        stream.write(b"\xff" * chunk.size)
+    reader, row = PosteriorReader(path), chunk.chunk_offset[-2] * SHAPE[1] + chunk.chunk_offset[-1]
+    for read in (
+        lambda: reader.draws("flux", [row]),
+        lambda: reader.spaxel(row),
+        lambda: reader.map("flux", lambda values: values[:, 0], 0),
+    ):
+        with pytest.raises(DataError, match="must be readable.*or damaged"):
+            read()
 
 
 def test_guarded_file_reads_what_it_could_not_write(tmp_path):

@@ -59,9 +59,10 @@ class ChunkSampler:
         return Sampled.of(self.layout, found)
 
     def fingerprint(self, rows: np.ndarray) -> str:
-        """Return what tells the draws of these spaxels from others: of another fit, seed, or number of draws."""
-        digest = hashlib.sha256(repr((self.layout, self.sampling, self.seed, self.quantities)).encode())
-        for array in (rows, self.fit.found.solution[rows], self.fit.found.chi2[rows]):
+        """Return what tells the draws of these spaxels from others: of another fit, priors, seed, or number of draws."""
+        space = self.fit.setup.space  # not every prior shows in the fit
+        digest = hashlib.sha256(repr((self.layout, self.sampling, self.seed, self.quantities, space.describe())).encode())
+        for array in (rows, self.fit.found.solution[rows], self.fit.found.chi2[rows], *jax.tree.leaves(space)):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 

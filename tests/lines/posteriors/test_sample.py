@@ -22,8 +22,10 @@ from ifujax.inference.status import NOT_ASKED
 from ifujax.io.checkpoint import ChunkStore
 from ifujax.lines.posteriors import sampled as sampled_module
 from ifujax.lines.posteriors.chunks import ChunkSampler
+from ifujax.lines.posteriors.quantities import quantities_of
 from ifujax.lines.posteriors.results import CubePosterior
 from ifujax.lines.posteriors.run import sample
+from ifujax.lines.posteriors.sampled import Layout
 from ifujax.lines.results import CubeFit
 from ifujax.lines.run import as_config
 from ifujax.simulate import SimulatedSpectra, Uniform, spectra
@@ -202,7 +204,7 @@ def test_bins_are_sampled_once() -> None:
 
 
 def test_a_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
+    expected, made = sampled(), []
     honest = ChunkSampler.__call__
 
     def counted(self: ChunkSampler, rows: np.ndarray, progress: Callable | None = None):
@@ -223,7 +225,7 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert kept.resumed == 2
         post = drawn(galaxy(), checkpoint=kept, progress=lambda *args: told.append(args), **options)
         assert len(made) == 4
-        assert_same(sampled(), post)
+        assert_same(expected, post)
         assert told[0] == ("compile", 0, 11)
         assert told[-1] == ("sample", 11, 11)
         counts = [done for stage, done, _ in told if stage == "sample"]
@@ -234,6 +236,18 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert (other["ha", "flux"] != post["ha", "flux"]).all()
         drawn(galaxy(), checkpoint=kept, **options)
         assert len(made) == 7
+
+
+def test_chunks_of_other_priors_are_not_taken() -> None:
+    def named(prior: ifujax.LogNormal) -> str:
+        gas = ifujax.Kinematics(ifujax.Bounded(-500, 500, start=0.0), ifujax.Bounded(30, 400, start=120.0, prior=prior))
+        fit = ifujax.fit_cube(galaxy().cube, ifujax.EmissionModel([ifujax.Line("ha", 6562.80, gas)], continuum_degree=1))
+        quantities, _ = quantities_of(fit, None)
+        layout = Layout.of(fit.setup.model, (), (), 4, 100)
+        return ChunkSampler(fit, quantities, layout, SamplingOptions(), seed=0).fingerprint(np.arange(4))
+
+    assert named(ifujax.LogNormal(120.0, 0.5)) == named(ifujax.LogNormal(120.0, 0.5))
+    assert named(ifujax.LogNormal(120.0, 0.5)) != named(ifujax.LogNormal(120.0, 0.5000001))
 
 
 def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
