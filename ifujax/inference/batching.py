@@ -20,12 +20,19 @@ from ifujax.inference.precision import working_precision
 
 _CPU_BLOCKS = (8, 64)
 _GPU_BLOCKS = (256, 4096, 65536)
+_IMAGE_PIXELS = 4096
+"""From this many pixels on a fit fills the caches of a CPU by itself."""
+_CPU_IMAGE_BLOCKS = (1,)
+_GPU_IMAGE_BLOCKS = (1, 8, 32)
 _PIXEL_BUCKET = 16
 
 
-def block_size(n_rows: int, platform: str) -> int:
-    """Return how many fits go into one block: a few sizes only, so that few shapes are compiled."""
-    sizes = _CPU_BLOCKS if platform == "cpu" else _GPU_BLOCKS
+def block_size(n_rows: int, platform: str, n_pix: int) -> int:
+    """Return how many fits of `n_pix` pixels go into one block: a few sizes only, so that few shapes are compiled."""
+    if n_pix >= _IMAGE_PIXELS:
+        sizes = _CPU_IMAGE_BLOCKS if platform == "cpu" else _GPU_IMAGE_BLOCKS
+    else:
+        sizes = _CPU_BLOCKS if platform == "cpu" else _GPU_BLOCKS
     return next((size for size in sizes if size >= n_rows), sizes[-1])
 
 

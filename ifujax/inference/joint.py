@@ -223,8 +223,11 @@ class _Problem:
 
     def box(self) -> tuple[Pair, Pair]:
         s = self.space.shared.n_free
-        with jax.enable_x64(True):
-            low, high = (np.asarray(side) for side in jax.vmap(_box_row)(self.space_of(self.wide, np.arange(self.obs.batch))))
+        # All blocks at once, on columns: mapped over blocks it would be worked out operation by operation
+        cut = self.space_of(self.wide, np.arange(self.obs.batch))
+        with working_precision("float64"):
+            sides = jax.tree.map(np.transpose, cut).box()
+            low, high = (np.stack([np.broadcast_to(np.asarray(at), self.obs.batch) for at in side], axis=1) for side in sides)
         return Pair(low[0, :s], low[:, s:]), Pair(high[0, :s], high[:, s:])
 
     def start(self, x: Pair, low: Pair, high: Pair) -> tuple[Pair, _Look | None]:
@@ -375,11 +378,6 @@ def _to_line(space: ParameterSpace, x: np.ndarray) -> np.ndarray:
         return x
     with jax.enable_x64(True):
         return np.array(jax.vmap(inside_line)(space, x))
-
-
-def _box_row(space: Any) -> tuple[Any, Any]:
-    low, high = space.box()
-    return jnp.stack(low), jnp.stack(high)
 
 
 def _split(hessian: Any, s: int, counted: Any) -> dict[str, Any]:

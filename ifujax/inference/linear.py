@@ -167,7 +167,7 @@ def solve_linear(
     thresholds = np.asarray(clip if clip is not None else (np.inf, np.inf), dtype)
     rounds = np.int32(n_iterate if clip is not None else 0)
     places = choose_devices(devices)
-    block = block_size(batch, places[0].platform)
+    block = block_size(batch, places[0].platform, obs.n_pix)
 
     def task(rows: np.ndarray, device: Any) -> Any:
         full = padded(rows, block)

@@ -73,7 +73,7 @@ class Runner:
     def solve(self, rows: np.ndarray, x: np.ndarray, progress: Progress | None) -> dict[str, Any]:
         """Iterate all starts to their ends; `rows` says which data each start belongs to."""
         count = len(x)
-        size = block_size(count, self.devices[0].platform)
+        size = block_size(count, self.devices[0].platform, self.obs.n_pix)
         x = self._to_box(rows, x)
         state = _fresh(x, self.dtype)
         self._compile(size, state)
@@ -140,7 +140,7 @@ class Runner:
                     model = self.models[precision]
                     jax.block_until_ready(_iterate(model, self.options, self.block(none, precision), start, np.int32(0)))
                 else:
-                    few = np.zeros(block_size(self.obs.batch, device.platform), int)
+                    few = np.zeros(block_size(self.obs.batch, device.platform, self.obs.n_pix), int)
                     start_x = np.zeros((len(few), state.x.shape[1]), dtype)
                     block = self.block(few, precision)
                     jax.block_until_ready(_finish(self.models[precision], self.options, self.derived, block, start_x))
@@ -159,7 +159,7 @@ class Runner:
     def finish(self, best: dict[str, np.ndarray], other: np.ndarray) -> FitResult:
         """Values, errors and bits of every row at its best end."""
         batch = self.obs.batch
-        size = block_size(batch, self.devices[0].platform)
+        size = block_size(batch, self.devices[0].platform, self.obs.n_pix)
         start = np.where(np.isfinite(best["x"]), best["x"], 0).astype(self.dtype)
 
         def task(rows: np.ndarray, device: Any) -> Any:
