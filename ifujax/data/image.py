@@ -1,4 +1,4 @@
-"""An image made from a cube, with its variance and coordinates."""
+"""An image, read from a file or made from a cube, with its variance and coordinates."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ class Image:
         The two spatial axes.
     cards : mapping of str to (value, comment)
         Header cards that say how it was made.
+    name : str
+        Base name of the file it came from, without ``.fits`` or ``.fits.gz``; empty for one made here.
+    header : `~astropy.io.fits.Header`, optional
+        Of the file it came from: the primary header, updated by the extension's.
 
     Raises
     ------
@@ -53,6 +57,8 @@ class Image:
     kind: MapKind = "flux"
     celestial: WCS | None = None
     cards: Mapping[str, tuple[object, str]] = field(default_factory=dict)
+    name: str = ""
+    header: fits.Header | None = None
 
     def __post_init__(self) -> None:
         if np.ndim(self.values) != 2:
@@ -66,7 +72,7 @@ class Image:
     def __repr__(self) -> str:
         ny, nx = self.shape
         extra = "" if self.variance is None else ", variance"
-        return f"<Image {self.title}: {ny} x {nx} pixels (y, x), unit {self.unit or 'none'}{extra}>"
+        return f"<Image {self.title or self.name}: {ny} x {nx} pixels (y, x), unit {self.unit or 'none'}{extra}>"
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -97,7 +97,7 @@ class PosteriorReader:
     def statistics(self) -> dict[str, np.ndarray]:
         """Return all maps [y, x] of statistics."""
         with self._open() as file:
-            return {name: each[...] for name, each in file[STATISTICS].items() if each.ndim == 2}
+            return {name: each[...] for name, each in self._group(file, STATISTICS).items() if each.ndim == 2}
 
     def groups(self, x: int | None = None, y: int | None = None) -> dict[str, xarray.Dataset]:
         """Return the groups as datasets of xarray.
@@ -145,9 +145,12 @@ class PosteriorReader:
         return DataError(f"file of draws must be readable; got {self.path}: {reason}. Was it moved, replaced, or damaged?")
 
     def _names(self, file: Any) -> list[str]:
-        if POSTERIOR not in file:
-            raise DataError(f"file of draws must have a group {POSTERIOR!r}; got {self.path}. Was it made by ifujax?")
-        return [name for name, each in file[POSTERIOR].items() if each.ndim >= 4]
+        return [name for name, each in self._group(file, POSTERIOR).items() if each.ndim >= 4]
+
+    def _group(self, file: Any, name: str) -> Any:
+        if name not in file:
+            raise DataError(f"file of draws must have a group {name!r}; got {self.path}. Was it made by ifujax?")
+        return file[name]
 
     def _variable(self, file: Any, name: str) -> Any:
         known = self._names(file)

@@ -1,7 +1,9 @@
-"""Flux densities per frequency become flux densities per wavelength: the fits integrate over wavelength."""
+"""Units: what a BUNIT means; flux densities per frequency become per wavelength, since the fits integrate over wavelength."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,7 @@ _AREAS: dict[str, Any] = {
     " beam-1": units.beam,
 }
 _PER_FREQUENCY = units.erg / units.s / units.cm**2 / units.Hz
+_PER_WAVELENGTH = units.erg / units.s / units.cm**2 / units.AA
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,3 +60,33 @@ def per_wavelength(unit: str, wavelength: np.ndarray) -> Conversion | None:
         "which is the unit of amplitudes and continua; fluxes are integrals of it."
     )
     return Conversion(scale * _LIGHT / wavelength**2, text, note)
+
+
+def parsed_unit(text: str) -> Any | None:
+    """Return the unit that a BUNIT means, or None if it can't be told. ``A`` in a flux density is Angstrom, not ampere.
+
+    Examples
+    --------
+    >>> f"{parsed_unit('10**(-20)*erg/s/cm**2/A').to('erg s-1 cm-2 Angstrom-1'):g}"
+    '1e-20'
+    """
+    known = [unit for each in (text, re.sub(r"\b(A|Ang|Angstroms)\b", "Angstrom", text)) if (unit := _parsed(each)) is not None]
+    return next((unit for unit in known if unit.is_equivalent(_PER_WAVELENGTH)), known[0] if known else None)
+
+
+def _parsed(text: str) -> Any | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", units.UnitsWarning)
+            return units.Unit(text)
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def squared_unit(unit: str) -> str:
+    """Return the unit of a variance of data in `unit`, as the FITS standard writes it where it can."""
+    parsed = parsed_unit(unit) if unit else None
+    if parsed is not None:
+        with contextlib.suppress(ValueError):
+            return (parsed**2).to_string("fits")
+    return f"({unit})**2" if unit else ""

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from ifujax.errors import DataError
+from ifujax.errors import DataError, UsageError
 from ifujax.io import demo
 
 
@@ -67,3 +67,31 @@ def test_no_network(monkeypatch, tmp_path):
         demo.minicube_path()
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_one_wheel_brings_all(tmp_path, monkeypatch):
+    """Each file is there after any was asked for; a wrong one isn't kept."""
+    contents = {name: name.encode() for name in demo._members()}
+    wheel = tmp_path / "mpdaf-3.6-any.whl"
+    members = {name: demo._Member(f"mpdaf/{name}", hashlib.sha256(content).hexdigest()) for name, content in contents.items()}
+    members["HST-HDFS.fits"] = demo._Member("mpdaf/HST-HDFS.fits", "0" * 64)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(f"mpdaf/{name}", content)
+    asked = []
+    monkeypatch.setattr(demo, "_members", lambda: members)
+    monkeypatch.setattr(demo, "_download", lambda folder, name: asked.append(name) or wheel)
+    monkeypatch.setattr(demo, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    monkeypatch.setenv(demo.DATA_DIR_VARIABLE, str(tmp_path / "data"))
+    assert demo.a478_hst_path().read_bytes() == b"a478hst-cutout.fits"
+    assert demo.minicube_path().read_bytes() == b"minicube.fits"
+    assert asked == ["a478hst-cutout.fits"]
+    with pytest.raises(DataError, match=r"HST-HDFS\.fits must have the SHA-256"):
+        demo.hdfs_paths()
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
+        "IMAGE-HDFS-1.34.fits",
+        "a478hst-cutout.fits",
+        "minicube.fits",
+    ]
+    with pytest.raises(UsageError, match="unknown demonstration file 'minicub.fits'. Did you mean 'minicube.fits'"):
+        demo.demo_file("minicub.fits")

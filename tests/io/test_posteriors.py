@@ -242,6 +242,14 @@ def test_wrong_names_and_shapes(tmp_path):
         replace(LAYOUT, draws=0)
 
 
+def test_file_without_statistics(tmp_path):
+    write(tmp_path / "draws.nc")
+    with h5py.File(tmp_path / "draws.nc", "a") as file:
+        del file["sample_stats"]
+    with pytest.raises(DataError, match=r"must have a group 'sample_stats'; got .*draws\.nc"):
+        PosteriorReader(tmp_path / "draws.nc").statistics()
+
+
 def test_existing_file(tmp_path):
     path = tmp_path / "draws.nc"
     path.write_text("mine")
