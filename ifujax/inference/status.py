@@ -29,14 +29,17 @@ FEW_GOOD_PIXELS = Flag(64, "few_good_pixels", "a smaller share of usable pixels 
 STATUS_FLAGS = (NO_DATA, TOO_FEW_PIXELS, NOT_CONVERGED, NOT_FINITE, SKIPPED, CONSTANT_DATA, FEW_GOOD_PIXELS)
 
 AT_BOUND = Flag(1, "at_bound", "a parameter lies at its bound")
-NOISE_ESTIMATED = Flag(2, "noise_estimated", "no variance given: noise estimated from line-free residuals")
+NOISE_ESTIMATED = Flag(2, "noise_estimated", "no variance given: noise estimated from residuals")
 UNCONSTRAINED = Flag(4, "unconstrained", "a parameter is not constrained by the data")
 BAD_VARIANCE = Flag(8, "bad_variance", "pixels with zero, negative or non-finite variance were masked")
 NO_DETECTION = Flag(16, "no_detection", "no line has a flux above 3 times its error")
 CONTINUUM_NOT_POSITIVE = Flag(32, "cont_not_positive", "continuum not positive under a line: no equivalent width")
 OTHER_MINIMUM = Flag(64, "other_minimum", "a second minimum lies within 1 of the lowest chi2")
+CHI2_NOT_1 = Flag(128, "chi2_not_1", "chi2 per degree of freedom far from 1: variance or model is wrong")
 
-WARN_FLAGS = (AT_BOUND, NOISE_ESTIMATED, UNCONSTRAINED, BAD_VARIANCE, NO_DETECTION, CONTINUUM_NOT_POSITIVE, OTHER_MINIMUM)
+WARN_FLAGS = (
+    AT_BOUND, NOISE_ESTIMATED, UNCONSTRAINED, BAD_VARIANCE, NO_DETECTION, CONTINUUM_NOT_POSITIVE, OTHER_MINIMUM, CHI2_NOT_1,
+)  # fmt: skip
 
 NO_FIT = Flag(1, "no_fit", "no fit to start from: see the status of the fit")
 NO_DRAWS = Flag(2, "no_draws", "posterior density not finite where the fit is: no draws")

@@ -1,0 +1,151 @@
+"""What a user declares of an image fit: what is fixed, priors, the PSF of HST, and how the fit is done."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from ifujax.errors import UsageError
+from ifujax.inference.declarations import Bounded, Declaration, Fixed
+from ifujax.inference.priors import Normal
+from ifujax.models.psf import PSF, SMALLEST_BETA, ImagePSF, MoffatPSF
+from ifujax.photometry.reference import EDGE, Sampling
+
+Method = Literal["forward", "fourier"]
+Noise = Literal["variance", "scaled", "correlated"]
+HST_PSF = MoffatPSF(0.085, 1.6)
+"""Stars of the Ultra Deep Field at 30 mas (imphot's documentation)."""
+BETA_PRIOR = Normal(2.8, 1.0)
+"""MUSE fields have 2.0 to 3.5; a field with a bright star knows beta to a hundredth, whatever this says."""
+LARGEST_BETA = 20.0
+FWHM_LIMITS = (0.05, 5.0)
+LARGEST_ELLIPTICITY = 0.6
+START_FWHM, START_BETA = 0.7, 2.8
+
+
+@dataclass(frozen=True)
+class PhotometryOptions:
+    """Options of `fit_image_photometry`.
+
+    Parameters
+    ----------
+    fix_scale, fix_bg, fix_dx, fix_dy, fix_fwhm, fix_beta : float, optional
+        Values of parameters that are not to be fitted: flux scale, background (flux unit of MUSE), shifts and FWHM in arcsec.
+    init_dx, init_dy : float, optional
+        Where the search for the shift begins, arcsec; 0 if not given.
+    min_scale : float
+        Least flux scale.
+    margin : float
+        How far from there the shift is looked for, arcsec. With ``method="fourier"``: room around the images.
+    beta_prior : Normal or None
+        Prior of the Moffat exponent.
+    hst_psf : MoffatPSF or ImagePSF
+        Of the HST image, before any regridding.
+    sampling : "auto", "native" or "regridded"
+        Whether the HST image has its own pixels, or was low-passed and put onto those of MUSE; "auto": by their size.
+    integrate_pixels : bool
+        Average the Moffat profile over the pixels of MUSE: `fwhm` is then that of the PSF before the pixels, which add about
+        ``0.69 pixel^2 / fwhm`` arcsec to it. By default it is that of the PSF as the pixels sample it, as imphot's is.
+    elliptical : bool
+        Also fit ellipticity and angle.
+    rotation : bool
+        Also fit a rotation of the MUSE image about its centre.
+    noise : "variance", "scaled" or "correlated"
+        What errors follow from: the variances of the file; these times the reduced chi2; or these and the correlation of
+        neighbouring pixels, estimated from the residuals.
+    method : "forward" or "fourier"
+        Forward model weighted by the variances, or imphot's own fit of tapered images in Fourier space.
+    edge : float
+        Arcsec about places without HST data within which MUSE pixels are left out.
+    taper : int
+        Of ``method="fourier"``: width in pixels by which masks are tapered; below 2: not at all.
+    segment : bool
+        Of ``method="fourier"``: mask what is not part of a source.
+
+    Raises
+    ------
+    UsageError
+        For values that make no sense, or options of one method with the other.
+    """
+
+    fix_scale: float | None = None
+    fix_bg: float | None = None
+    fix_dx: float | None = None
+    fix_dy: float | None = None
+    fix_fwhm: float | None = None
+    fix_beta: float | None = None
+    init_dx: float | None = None
+    init_dy: float | None = None
+    min_scale: float = 0.0
+    margin: float = 2.0
+    beta_prior: Normal | None = BETA_PRIOR
+    hst_psf: PSF = HST_PSF
+    sampling: Sampling = "auto"
+    integrate_pixels: bool = False
+    elliptical: bool = False
+    rotation: bool = False
+    noise: Noise = "variance"
+    method: Method = "forward"
+    edge: float = EDGE
+    taper: int | None = None
+    segment: bool = False
+
+    def __post_init__(self) -> None:
+        for name, accepted in (("method", Method), ("noise", Noise), ("sampling", Sampling)):
+            if getattr(self, name) not in get_args(accepted):
+                raise UsageError(f"{name} must be one of {', '.join(get_args(accepted))}; got {getattr(self, name)!r}.")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name.startswith(("fix_", "init_")) and value is not None and not math.isfinite(value):
+                raise UsageError(f"{each.name} must be a finite number; got {value}. Leave it out to fit it.")
+        low, high = FWHM_LIMITS
+        if self.fix_fwhm is not None and not low <= self.fix_fwhm <= high:
+            raise UsageError(f"fix_fwhm must lie between {low:g} and {high:g} arcsec; got {self.fix_fwhm:g}.")
+        if self.fix_beta is not None and not self.fix_beta >= SMALLEST_BETA:
+            raise UsageError(
+                f"fix_beta must be {SMALLEST_BETA} or more; got {self.fix_beta:g}. A Moffat profile of beta 1 has infinite flux."
+            )
+        if not self.min_scale >= 0:
+            raise UsageError(f"min_scale must be 0 or more; got {self.min_scale}.")
+        if self.fix_scale is not None and not self.fix_scale > 0:
+            raise UsageError(f"fix_scale must be positive; got {self.fix_scale:g}.")
+        if self.fix_scale is not None and not self.fix_scale >= self.min_scale:
+            raise UsageError(f"fix_scale must be min_scale, {self.min_scale:g}, or more; got {self.fix_scale:g}.")
+        for name in ("margin", "edge"):
+            if not 0 <= getattr(self, name) < 100:
+                raise UsageError(f"{name} must lie between 0 and 100 arcsec; got {getattr(self, name)}.")
+        if not (isinstance(self.hst_psf, (MoffatPSF, ImagePSF))):
+            raise UsageError(f"hst_psf must be a MoffatPSF or an ImagePSF; got {type(self.hst_psf).__name__}.")
+        if self.method == "fourier":
+            for name in ("elliptical", "rotation", "integrate_pixels"):
+                if getattr(self, name):
+                    raise UsageError(
+                        f"{name} must be left out with method 'fourier'; got {getattr(self, name)}. Use method 'forward'."
+                    )
+            if not isinstance(self.hst_psf, MoffatPSF):
+                raise UsageError("hst_psf must be a MoffatPSF with method 'fourier'; got an ImagePSF. Use method 'forward'.")
+
+    def declarations(self, start_dx: float, start_dy: float) -> dict[str, Declaration]:
+        """Return the parameters of the forward model but for its linear block, shifts within `margin` of a start."""
+
+        def declared(name: str, free: Declaration) -> Declaration:
+            value = getattr(self, f"fix_{name}")
+            return free if value is None else Fixed(value)
+
+        room = self.margin + 0.5
+        found: dict[str, Declaration] = {
+            "dx": declared("dx", Bounded(start_dx - room, start_dx + room)),
+            "dy": declared("dy", Bounded(start_dy - room, start_dy + room)),
+            "fwhm": declared("fwhm", Bounded(*FWHM_LIMITS)),
+            "beta": declared("beta", Bounded(SMALLEST_BETA, LARGEST_BETA, prior=self.beta_prior)),
+        }
+        if self.elliptical:
+            found["e1"] = found["e2"] = Bounded(-LARGEST_ELLIPTICITY, LARGEST_ELLIPTICITY)
+        if self.rotation:
+            found["rotation"] = Bounded(-5.0, 5.0)
+        for name in ("scale", "bg"):
+            value = getattr(self, f"fix_{name}")
+            if value is not None:
+                found[name] = Fixed(value)
+        return found

@@ -1,0 +1,162 @@
+"""A MUSE image corrected by what a fit found: its pointing, background and flux scale become those of HST."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+from scipy import ndimage
+
+from ifujax.data.image import Image
+from ifujax.errors import UsageError, unknown
+from ifujax.photometry.geometry import celestial_of, pixel_steps
+
+Position = Literal["crpix", "crval", "resample"]
+_POSITIONS = ("crpix", "crval", "resample")
+_CORRECTIONS = ("xy", "scale", "zero")
+_WHOLE = 1e-9
+"""Pixels by which a shift may miss whole pixels and still move them as they are."""
+
+
+def apply_corrections(
+    image: Image,
+    dx: float,
+    dy: float,
+    dra: float,
+    ddec: float,
+    bg: float,
+    scale: float,
+    *,
+    corrections: Sequence[str] = ("xy", "scale", "zero"),
+    position: Position = "crpix",
+) -> Image:
+    """Return a MUSE image with its position, background and flux scale corrected: ``(image - bg) / scale``.
+
+    Parameters
+    ----------
+    image : Image
+    dx, dy : float
+        Arcsec along the pixel axes by which HST features must be moved to land on those of `image`.
+    dra, ddec : float
+        The same on the sky, as differences of coordinates in arcsec: not multiplied by cos(dec).
+    bg : float
+        In the unit of `image`.
+    scale : float
+        MUSE over HST.
+    corrections : sequence of "xy", "scale", "zero"
+        Which to apply: position, flux scale, background. A string such as ``"xy,scale"`` will do.
+    position : "crpix", "crval" or "resample"
+        How "xy" is applied. "crpix": ``CRPIX += (dx, dy) / pixel``; "crval": ``CRVAL -= (dra, ddec)``, both leave the pixels as
+        they are. "resample": the pixels are moved by ``-(dx, dy)`` and the coordinates stay.
+
+    Returns
+    -------
+    Image
+        Its variance is divided by the square of `scale`.
+
+    Raises
+    ------
+    UsageError
+        For unknown corrections, numbers that aren't finite, or a scale that isn't positive.
+    DataError
+        If the position is to be corrected and the image has no celestial coordinates.
+
+    Notes
+    -----
+    Resampling interpolates with quintic splines, which go through the pixels: a shift by whole pixels changes no value, and sums
+    over sources are conserved, since shifted B-splines add up to 1 (Unser 1999, IEEE Signal Processing Magazine 16, 22). A pixel
+    is masked if one of the pixels next to its new place is. The variance is moved alike, linearly: that neighbouring pixels
+    become correlated is not in it.
+    """
+    chosen = _chosen(corrections)
+    if position not in _POSITIONS:
+        raise UsageError(unknown("position", str(position), _POSITIONS))
+    if not np.isfinite([dx, dy, dra, ddec, bg, scale]).all():
+        raise UsageError(
+            f"corrections must be finite; got dx={dx}, dy={dy}, dra={dra}, ddec={ddec}, bg={bg}, scale={scale}. "
+            "Use those of a fit whose status is 0."
+        )
+    if "scale" in chosen and not scale > 0:
+        raise UsageError(f"scale must be positive; got {scale}. Use that of a fit whose status is 0.")
+    if "xy" in chosen:
+        image = _moved(image, dx, dy, dra, ddec, position)
+    values, variance = image.values, image.variance
+    if "zero" in chosen:
+        values = values - bg
+    if "scale" in chosen:
+        values = values / scale
+        variance = None if variance is None else variance / scale**2
+    return replace(image, values=values, variance=variance)
+
+
+def _chosen(corrections: Sequence[str] | str) -> tuple[str, ...]:
+    words = corrections.split(",") if isinstance(corrections, str) else corrections
+    chosen = tuple(str(word).strip().lower() for word in words)
+    for word in chosen:
+        if word not in _CORRECTIONS:
+            raise UsageError(unknown("correction", word, _CORRECTIONS))
+    return chosen
+
+
+def _moved(image: Image, dx: float, dy: float, dra: float, ddec: float, position: str) -> Image:
+    step_y, step_x = pixel_steps(image)
+    if position == "resample":
+        return _resampled(image, dx / step_x, dy / step_y)
+    wcs: WCS = celestial_of(image).deepcopy()
+    header = None if image.header is None else image.header.copy()
+    if position == "crpix":
+        change = {"CRPIX1": dx / step_x, "CRPIX2": dy / step_y}
+        wcs.wcs.crpix = wcs.wcs.crpix + np.array(list(change.values()))
+    else:
+        change = {"CRVAL1": -dra / 3600, "CRVAL2": -ddec / 3600}
+        wcs.wcs.crval = wcs.wcs.crval + np.array(list(change.values()))
+    wcs.wcs.set()
+    if header is not None:
+        _add(header, change)
+    return replace(image, celestial=wcs, header=header)
+
+
+def _add(header: fits.Header, change: dict[str, float]) -> None:
+    for card, amount in change.items():
+        value = header.get(card)
+        if isinstance(value, int | float):
+            header[card] = float(value) + amount
+
+
+def _resampled(image: Image, dx: float, dy: float) -> Image:
+    """Return the pixels at ``(x + dx, y + dy)``."""
+    good = np.isfinite(image.values)
+    if not good.any():
+        return image
+    filled = _filled(image.values, good)
+    kept = _shifted(good.astype(np.float64), dx, dy, order=1, outside=0.0) > 1 - 1e-6
+    values = np.where(kept, _shifted(filled, dx, dy, order=5), np.nan)
+    variance = image.variance
+    if variance is not None:
+        plane = np.where(good & np.isfinite(variance), variance, np.nan)
+        known = np.isfinite(plane)
+        if known.any():
+            plane = _shifted(_filled(plane, known), dx, dy, order=1)
+        variance = np.where(kept, plane, np.nan)
+    return replace(image, values=values, variance=variance)
+
+
+def _shifted(plane: np.ndarray, dx: float, dy: float, order: int, outside: float | None = None) -> np.ndarray:
+    if all(math.isclose(each, round(each), abs_tol=_WHOLE) for each in (dx, dy)):
+        dx, dy, order = round(dx), round(dy), 0
+    mode, fill = ("mirror", 0.0) if outside is None else ("constant", outside)
+    return np.asarray(ndimage.shift(plane, (-dy, -dx), order=order, mode=mode, cval=fill))
+
+
+def _filled(plane: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Fill pixels that aren't good with the mean of those around them, or the median of all: splines must not ring there."""
+    if good.all():
+        return plane
+    weight = ndimage.gaussian_filter(good.astype(np.float64), 1.5)
+    mean = ndimage.gaussian_filter(np.where(good, plane, 0.0), 1.5) / np.maximum(weight, 1e-3)
+    return np.where(good, plane, np.where(weight > 0.02, mean, np.median(plane[good])))

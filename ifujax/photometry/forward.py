@@ -1,0 +1,285 @@
+"""The forward fit of prepared images: many at once, weighted by their variances, in real space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from ifujax.inference import status as bits
+from ifujax.inference.least_squares import fit_batch
+from ifujax.inference.observations import Observations
+from ifujax.inference.options import Options
+from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.precision import working_precision
+from ifujax.inference.results import FitResult
+from ifujax.models.psf import ellipse_of
+from ifujax.models.scene import Reference, SceneModel
+from ifujax.photometry.config import START_BETA, START_FWHM, PhotometryOptions
+from ifujax.photometry.noise import correlated_covariance, residual_correlation
+from ifujax.photometry.outcome import Outcome
+from ifujax.photometry.preparation import Prepared, turned
+
+ENGINE = Options(linear="eliminate", warm_up=False, tolerance=1e-5, max_iter=200)
+SCALES = {"dx": 0.01, "dy": 0.01, "fwhm": 0.01, "beta": 0.1}
+"""Sizes that count as 1 inside the fit."""
+_AT_ONCE = 32
+"""Images whose transforms are in memory together, about 3 MB each."""
+_TURNS = 3
+_ENOUGH_ROTATION = 0.005
+"""Degrees: what the first-order rotation of the model may still differ by, a hundredth of a pixel at 100 pixels from the
+centre."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that one compiled program fits together, and all that the engine takes."""
+
+    prepared: tuple[Prepared, ...]
+    model: SceneModel
+    space: ParameterSpace
+    obs: Observations
+    start: dict[str, np.ndarray]
+
+
+def model_of(prepared: Prepared, options: PhotometryOptions) -> SceneModel:
+    """Return the model of one image."""
+    transform = prepared.transform
+    return SceneModel(
+        transform.grid.shape,
+        transform.radial(options.elliptical),
+        options.elliptical,
+        options.rotation,
+        options.integrate_pixels,
+        options.fix_scale is None,
+        options.fix_bg is None,
+    )
+
+
+def groups_of(prepared: Sequence[Prepared], options: PhotometryOptions) -> Iterator[tuple[list[int], Group]]:
+    """Yield groups of images and which of `prepared` they are."""
+    by_model: dict[Any, list[int]] = {}
+    for i, each in enumerate(prepared):
+        # Transforms that are shared are kept once
+        by_model.setdefault((model_of(each, options), each.grid.step), []).append(i)
+    for (model, _), members in by_model.items():
+        members = sorted(members, key=lambda i: id(prepared[i].transform))
+        for first in range(0, len(members), _AT_ONCE):
+            some = members[first : first + _AT_ONCE]
+            yield some, make_group([prepared[i] for i in some], model, options)
+
+
+def make_group(prepared: Sequence[Prepared], model: SceneModel, options: PhotometryOptions) -> Group:
+    """Gather images of one model."""
+    batch = len(prepared)
+    every = [each.transform.coordinates for each in prepared] if len({id(p.transform) for p in prepared}) > 1 else None
+    if every is None:
+        coords, axes = prepared[0].transform.coordinates, None
+    else:
+        own = {"real", "imag", "x", "y"}
+        names = Reference.__dataclass_fields__
+        coords = Reference(**{n: np.stack([getattr(c, n) for c in every]) if n in own else getattr(every[0], n) for n in names})
+        axes = Reference(**{n: 0 if n in own else None for n in names})
+    declared = [options.declarations(*each.shift) for each in prepared]
+    first = ParameterSpace.build(declared[0], scale=SCALES)
+    spaces = [ParameterSpace.build(each) for each in declared]
+    space = replace(first.broadcast(batch), **{side: np.stack([getattr(s, side) for s in spaces]) for side in ("lower", "upper")})
+    start = {
+        "dx": np.array([each.shift[0] for each in prepared]),
+        "dy": np.array([each.shift[1] for each in prepared]),
+        "fwhm": np.full(batch, START_FWHM),
+        "beta": np.full(batch, START_BETA),
+        "e1": np.zeros(batch),
+        "e2": np.zeros(batch),
+        "rotation": np.zeros(batch),
+    }
+    free = {entry.name for entry in space.structure.free}
+    obs = Observations(
+        np.stack([each.values.ravel() for each in prepared]), np.stack([each.ivar.ravel() for each in prepared]), coords, axes
+    )
+    return Group(tuple(prepared), model, space, obs, {name: value for name, value in start.items() if name in free})
+
+
+def fit_prepared(prepared: Sequence[Prepared], options: PhotometryOptions, devices: Any = None) -> Iterator[tuple[int, Outcome]]:
+    """Fit prepared images; yield which of them, and what was found, as groups of them are done."""
+    for members, group in groups_of(prepared, options):
+        found = fit_batch(group.model, group.space, group.obs, group.start, options=ENGINE, devices=devices)
+        outcomes = outcomes_of(group, found, options)
+        for i, outcome in zip(members, outcomes):
+            yield i, _mended(prepared[i], outcome, options, devices)
+
+
+def _mended(prepared: Prepared, outcome: Outcome, options: PhotometryOptions, devices: Any) -> Outcome:
+    """Fit again where the first fit could not honour an option: a scale below its limit, or a rotation beyond first order."""
+    if options.fix_scale is None and outcome.values["scale"] < options.min_scale:
+        held = replace(options, fix_scale=options.min_scale)
+        again = next(fit_prepared([prepared], held, devices))[1]
+        errors = {**again.errors, "scale": np.nan}  # no error says how far it would go if it could
+        return replace(again, errors=errors, warn=again.warn | bits.AT_BOUND.value)
+    if options.rotation and not outcome.status:
+        for _ in range(_TURNS):
+            more = outcome.values["rotation"] - prepared.rotation
+            if not abs(more) > _ENOUGH_ROTATION:
+                break
+            prepared = turned(prepared, outcome.values["rotation"], options)
+            group = make_group([prepared], model_of(prepared, options), options)
+            found = fit_batch(group.model, group.space, group.obs, group.start, options=ENGINE, devices=devices)
+            outcome = outcomes_of(group, found, options)[0]
+    return outcome
+
+
+def outcomes_of(group: Group, found: FitResult, options: PhotometryOptions) -> list[Outcome]:
+    """Return what was found of each image of a group."""
+    result = []
+    for row, prepared in enumerate(group.prepared):
+        result.append(_outcome(group, row, prepared, found, options))
+    return result
+
+
+def _outcome(group: Group, row: int, prepared: Prepared, found: FitResult, options: PhotometryOptions) -> Outcome:
+    model = group.model
+    values = {name: float(value[row]) for name, value in found.params.items()}
+    values |= dict(zip(model.linear_names, map(float, found.linear[row])))
+    names = found.covariance_names
+    covariance = np.asarray(found.covariance[row]) if found.covariance is not None else np.full((len(names),) * 2, np.nan)
+    status, warn, chi2 = int(found.status[row]), int(found.warn[row]), float(found.chi2[row]) / prepared.noise_share
+    if np.ptp(prepared.values[prepared.ivar > 0]) == 0.0:
+        status |= bits.CONSTANT_DATA.value
+        values, covariance = dict.fromkeys(values, np.nan), np.full_like(covariance, np.nan)
+    if not status:
+        covariance, more = _covariance(model, prepared, values, covariance, names, found.n_free, options)
+        warn |= more
+    errors = dict.fromkeys(values, 0.0)
+    errors |= {name: float(np.sqrt(variance)) for name, variance in zip(names, np.diag(covariance))}
+    return outcome_of(
+        prepared,
+        values,
+        errors,
+        covariance,
+        names,
+        chi2=chi2,
+        n_free=found.n_free,
+        n_iter=int(found.n_iter[row]),
+        status=status,
+        warn=warn,
+        options=options,
+    )
+
+
+def _covariance(
+    model: SceneModel,
+    prepared: Prepared,
+    values: dict[str, float],
+    covariance: np.ndarray,
+    names: tuple[str, ...],
+    n_free: int,
+    options: PhotometryOptions,
+) -> tuple[np.ndarray, int]:
+    """Return the covariance under the noise that was asked for, and a warning bit."""
+    correlated = options.noise == "correlated"
+    free = tuple(name for name in names if name not in model.linear_names)
+    unit, slopes = render(model, free if correlated else (), values, prepared.transform.coordinates)
+    root = np.sqrt(prepared.ivar)
+    residual = (prepared.values - values["scale"] * unit - values["bg"]) * root
+    used = prepared.ivar > 0
+    if correlated:
+        columns = [values["scale"] * slope for slope in slopes]
+        columns += [unit if name == "scale" else np.ones_like(unit) for name in model.linear_names]
+        return correlated_covariance(covariance, np.stack(columns) * root, residual_correlation(residual, used)), 0
+    reduced = float(np.sum(residual**2)) / prepared.noise_share / max(int(used.sum()) - n_free, 1)
+    if options.noise == "scaled" or prepared.noise_estimated:
+        return covariance * reduced, 0
+    return covariance, 0 if 0.5 < reduced < 2.0 else bits.CHI2_NOT_1.value
+
+
+def outcome_of(
+    prepared: Prepared,
+    values: dict[str, float],
+    errors: dict[str, float],
+    covariance: np.ndarray,
+    names: tuple[str, ...],
+    *,
+    chi2: float,
+    n_free: int,
+    n_iter: int,
+    status: int,
+    warn: int,
+    options: PhotometryOptions,
+) -> Outcome:
+    """Complete values and errors, and add the images."""
+    grid, used = prepared.grid, prepared.ivar > 0
+    image = np.full(grid.shape, np.nan)
+    if not status:
+        unit, _ = render(model_of(prepared, options), (), values, prepared.transform.coordinates)
+        image = values["scale"] * unit + values["bg"]
+    if prepared.noise_estimated:
+        warn |= bits.NOISE_ESTIMATED.value
+    values["rotation"] = values.get("rotation", 0.0) + prepared.rotation
+    errors.setdefault("rotation", 0.0)
+    _add_ellipse(values, errors, covariance, names)
+    kept = grid.cut(np.where(used, prepared.values, np.nan))
+    shown = grid.cut(np.where(used, image, np.nan))
+    return Outcome(
+        values=values,
+        errors=errors,
+        covariance=covariance,
+        covariance_names=names,
+        chi2=chi2,
+        n_good=int(used.sum()),
+        n_free=n_free,
+        n_iter=n_iter,
+        status=status,
+        warn=warn,
+        rms=float(np.sqrt(np.nanmean((kept - shown) ** 2))) if not status else np.nan,
+        data=kept,
+        model=shown,
+    )
+
+
+def _add_ellipse(values: dict[str, float], errors: dict[str, float], covariance: np.ndarray, names: tuple[str, ...]) -> None:
+    """Add ellipticity and angle, with errors to first order, and take out the components that they were fitted as."""
+    if "e1" not in values:
+        values |= {"ellipticity": 0.0, "angle": 0.0}
+        errors |= {"ellipticity": 0.0, "angle": 0.0}
+        return
+    components = np.array([values.pop("e1"), values.pop("e2")])
+    where = [names.index("e1"), names.index("e2")]
+    for name in ("e1", "e2"):
+        errors.pop(name)
+    with working_precision("float64"):
+        ellipse = [float(np.asarray(each)) for each in ellipse_of(*components)]
+        slopes = np.array([[np.asarray(s) for s in row] for row in jax.jacfwd(_ellipse)(components)], dtype=np.float64)
+    spread = slopes @ covariance[np.ix_(where, where)] @ slopes.T
+    for k, name in enumerate(("ellipticity", "angle")):
+        values[name] = ellipse[k]
+        errors[name] = float(np.sqrt(spread[k, k]))
+
+
+def _ellipse(components: Any) -> Any:
+    return jax.numpy.stack(ellipse_of(components[0], components[1]))
+
+
+def render(
+    model: SceneModel, free: tuple[str, ...], values: dict[str, float], coords: Reference
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the reference as the image shows it, for unit scale, and its slopes by some parameters, each (n_y, n_x)."""
+    with working_precision("float64"):
+        unit, slopes = _unit_and_slopes(model, free, values, coords)
+        return np.asarray(unit).reshape(model.shape), [np.asarray(slope).reshape(model.shape) for slope in slopes]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _unit_and_slopes(model: SceneModel, free: tuple[str, ...], values: dict[str, Any], coords: Reference) -> Any:
+    def unit(*of: Any) -> Any:
+        return model.unit_image({**values, **dict(zip(free, of))}, coords)
+
+    at = [values[name] for name in free]
+    slopes = []
+    for k in range(len(free)):
+        tangents = tuple(jax.numpy.ones_like(v) if i == k else jax.numpy.zeros_like(v) for i, v in enumerate(at))
+        slopes.append(jax.jvp(unit, tuple(at), tangents)[1])
+    return unit(*at), slopes

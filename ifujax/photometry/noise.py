@@ -1,0 +1,68 @@
+"""Errors where the noise of neighbouring pixels is correlated, as in images made of drizzled cubes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy import fft
+
+from ifujax.photometry.reference import good_size
+
+_REACH = 4
+"""Pixels over which noise is taken to be correlated; drizzling to equal pixels reaches two."""
+_OUTLIER = 4.0
+
+
+def residual_correlation(residual: np.ndarray, used: np.ndarray, reach: int = _REACH) -> np.ndarray:
+    """Return the autocovariance of residuals at lags up to `reach` pixels, (2 reach + 1, 2 reach + 1), lag 0 in the middle.
+
+    Parameters
+    ----------
+    residual : (y, x) array
+        Divided by their errors: the middle is 1 where these are right.
+    used : (y, x) bool array
+        Pixels that count; outliers beyond 4 robust sigma do not.
+    """
+    spread = 1.4826 * np.median(np.abs(residual[used])) if used.any() else 1.0
+    kept = used & (np.abs(residual) < _OUTLIER * max(spread, np.finfo(float).tiny))
+    values = np.where(kept, residual, 0.0)
+    shape = _roomy(values.shape, reach)
+
+    def correlate(array: np.ndarray) -> np.ndarray:
+        whole = fft.irfft2(np.abs(fft.rfft2(array, shape)) ** 2, shape)
+        lags = np.arange(-reach, reach + 1)
+        return whole[np.ix_(lags % shape[0], lags % shape[1])]
+
+    pairs = correlate(kept.astype(np.float64))
+    return correlate(values) / np.maximum(pairs, 1.0)
+
+
+def correlated_covariance(covariance: np.ndarray, slopes: np.ndarray, correlation: np.ndarray) -> np.ndarray:
+    """Return the covariance of parameters that were fitted as if the noise were independent, under noise that is not.
+
+    ``C J^T R J C`` with the covariance C for independent noise, slopes J over the errors, and the autocovariance R of the noise.
+
+    Parameters
+    ----------
+    covariance : (n, n) array
+        For independent noise.
+    slopes : (n, y, x) array
+        Of the model by each parameter, divided by the errors; 0 where a pixel does not count.
+    correlation : (2 reach + 1, 2 reach + 1) array
+        Of residuals divided by their errors, lag 0 in the middle.
+    """
+    reach = correlation.shape[0] // 2
+    n_y, n_x = slopes.shape[1:]
+    shape = _roomy((n_y, n_x), reach)
+    kernel = np.zeros(shape)
+    lags = np.arange(-reach, reach + 1)
+    kernel[np.ix_(lags % shape[0], lags % shape[1])] = correlation
+    # A truncated autocovariance can have negative power somewhere, which no noise has
+    power = np.maximum(fft.rfft2(kernel).real, 0.0)
+    spread = fft.irfft2(fft.rfft2(slopes, shape) * power, shape)[:, :n_y, :n_x]
+    found = covariance @ np.einsum("iyx,jyx->ij", slopes, spread) @ covariance
+    return 0.5 * (found + found.T)
+
+
+def _roomy(shape: tuple[int, ...], reach: int) -> tuple[int, int]:
+    """Return the shape in which lags up to `reach` do not wrap round."""
+    return good_size(shape[0] + reach), good_size(shape[1] + reach)

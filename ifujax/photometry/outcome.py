@@ -1,0 +1,51 @@
+"""What a fit of one image found, whichever method made it: plain numbers and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found of one pair of images.
+
+    Attributes
+    ----------
+    values : mapping of str to float
+        ``scale``, ``bg``, ``dx``, ``dy``, ``fwhm``, ``beta``, and what else the method fits; fixed ones included. Lengths in
+        arcsec along the pixel axes of the MUSE image, `bg` in its unit.
+    errors : mapping of str to float
+        1 sigma; 0 for fixed ones, NaN for what the data do not constrain.
+    covariance : (n, n) array
+        Of the free parameters, named by `covariance_names`.
+    covariance_names : tuple of str
+    chi2 : float
+        Of the residuals that were minimised, divided by their errors where the method knows them.
+    n_good : int
+        Pixels that took part.
+    n_free : int
+    n_iter : int
+    status, warn : int
+        Bits of `ifujax.inference.status`.
+    rms : float
+        Root mean square of ``data - model`` over the pixels that took part.
+    data, model : (y, x) array
+        What was compared, on the grid of the MUSE image; NaN where pixels took no part.
+    """
+
+    values: Mapping[str, float]
+    errors: Mapping[str, float]
+    covariance: np.ndarray
+    covariance_names: tuple[str, ...]
+    chi2: float
+    n_good: int
+    n_free: int
+    n_iter: int
+    status: int
+    warn: int
+    rms: float
+    data: np.ndarray
+    model: np.ndarray

@@ -1,0 +1,82 @@
+"""Posteriors of image fits: draws of every parameter, where errors to first order are not enough."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifujax.errors import UsageError
+from ifujax.inference.least_squares import evaluate_batch
+from ifujax.inference.precision import working_precision
+from ifujax.inference.sampling.draws import Draws
+from ifujax.inference.sampling.options import SamplingOptions
+from ifujax.inference.sampling.sample import sample_batch
+from ifujax.inference.starts import pack_starts
+from ifujax.models.psf import ellipse_components
+from ifujax.photometry.forward import ENGINE, make_group, model_of
+
+if TYPE_CHECKING:
+    from ifujax.photometry.results import ImagePhotometry
+
+
+def sample_image(
+    result: ImagePhotometry, *, draws: int = 1000, seed: int = 0, sampling: SamplingOptions | None = None
+) -> dict[str, np.ndarray]:
+    """Draw from the posterior of an image fit.
+
+    Scale and background have flat priors and are integrated out exactly; shifts and FWHM are uniform within their bounds, beta
+    has the prior of the options. Points in the others are weighed by importance sampling, or, where that fails, drawn by NUTS.
+
+    Parameters
+    ----------
+    result : ImagePhotometry
+        Of ``method="forward"``.
+    draws : int
+        A multiple of 4.
+    seed : int
+    sampling : SamplingOptions, optional
+        Wins over `draws`.
+
+    Returns
+    -------
+    dict of str to array (chain, draw)
+        ``scale``, ``bg``, ``dx``, ``dy``, ``fwhm``, ``beta`` and what else was fitted; ``status`` (see
+        `ifujax.POSTERIOR_FLAGS`), ``khat``, ``ess`` and ``tier`` are numbers.
+
+    Raises
+    ------
+    UsageError
+        For a fit that failed, or one in Fourier space, which has no likelihood.
+    """
+    found, model = _drawn(result, sampling or SamplingOptions(draws=draws), seed)
+    kept = {name: np.asarray(value[0]) for name, value in found.params.items()}
+    kept |= {name: np.asarray(found.linear[0, ..., k]) for k, name in enumerate(model)}
+    if result.prepared is not None and "rotation" in kept:
+        kept["rotation"] = kept["rotation"] + result.prepared.rotation
+    kept |= {name: np.asarray(getattr(found, name)[0]) for name in ("status", "khat", "ess", "tier")}
+    return kept
+
+
+def _drawn(result: ImagePhotometry, sampling: SamplingOptions, seed: int) -> tuple[Draws, tuple[str, ...]]:
+    prepared = result.prepared
+    if prepared is None:
+        raise UsageError(
+            "sample needs a fit with method 'forward'; got one in Fourier space, whose residuals have no known noise."
+        )
+    if result.status:
+        raise UsageError(f"sample needs a fit that succeeded; got {result.name}: {result.reason}.")
+    group = make_group([prepared], model_of(prepared, result.options), result.options)
+    free = [entry.name for entry in group.space.structure.free]
+    values = dict(result.outcome.values)
+    if result.options.elliptical:
+        with working_precision("float64"):
+            e1, e2 = ellipse_components(values["ellipticity"], values["angle"])
+            values |= {"e1": float(e1), "e2": float(e2)}
+    values["rotation"] -= prepared.rotation
+    x = pack_starts(group.space, {name: np.array([values[name]]) for name in free}, 1)[0]
+    fit = evaluate_batch(group.model, group.space, group.obs, x, options=ENGINE)
+    return (
+        sample_batch(group.model, group.space, group.obs, fit, options=ENGINE, sampling=sampling, seed=seed),
+        group.model.linear_names,
+    )

@@ -1,0 +1,108 @@
+"""Results as text: imphot's table, a report to read, and one astropy table with everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+    from ifujax.photometry.results import FittedPhotometry
+
+_HEADINGS = (
+    " Method  Flux    FWHM    beta     Flux    x-offset  y-offset  ra-offset dec-offset  RMS",
+    "         scale  arcsec           offset    arcsec    arcsec    arcsec    arcsec    error",
+    " ------ ------- ------- ------- --------- --------- --------- --------- --------- -------",
+)
+_UNITS = {
+    "dx": "arcsec", "dy": "arcsec", "dra": "arcsec", "ddec": "arcsec", "dra_cosdec": "arcsec", "fwhm": "arcsec",
+    "angle": "deg", "rotation": "deg",
+}  # fmt: skip
+_FLUXES = ("bg", "flux", "rms")
+_STRONG = 0.1
+"""Correlations below this are not reported."""
+
+
+def summary_of(result: FittedPhotometry, header: bool = True) -> str:
+    """Return a line of imphot's table, its columns and formats, and the three header lines first."""
+    width = max(len(result.name), len("# MUSE ID"))
+    values = [getattr(result, name).value for name in ("scale", "fwhm", "beta")]
+    offsets = [getattr(result, name).value for name in ("bg", "dx", "dy", "dra", "ddec")]
+    line = " ".join(
+        [f"{result.name:<{width}}", f"{result.method:>6}"]
+        + [f"{value: 7.4f}" for value in values]
+        + [f"{value: 9.5f}" for value in offsets]
+        + [f"{result.rms_error:7.4f}"]
+    )
+    if not header:
+        return line
+    first = f"{'# MUSE ID':<{width}}", f"{'#':<{width}}", "#" + "-" * (width - 1)
+    return "\n".join([*(start + heading for start, heading in zip(first, _HEADINGS)), line])
+
+
+def report_of(result: FittedPhotometry) -> str:
+    """Return values, errors, correlations, goodness of fit and what to keep in mind."""
+    unit = result.muse.unit
+    lines = [f"{result.name}: {result.method} fit" + (f" failed: {result.reason}" if result.status else "")]
+    for name, item in result.parameters.items():
+        if name in ("ellipticity", "angle", "rotation") and item.fixed and item.value == 0.0:
+            continue
+        of = _unit_of(name, unit)
+        text = f"{item.value:12.6g}   fixed" + " " * 7 if item.fixed else f"{item.value:12.6g} +/- {item.error:<9.3g}"
+        lines.append(f"  {name:<11} {text} {of}".rstrip())
+    lines.append(
+        f"  chi2 {result.chi2:.6g} for {result.n_good} pixels and {result.n_free} parameters: {result.reduced_chi2:.4f} "
+        "per degree of "
+        f"freedom; rms {result.rms_error:.4g} {unit}".rstrip()
+    )
+    pairs = [(abs(value), f"{one}, {two}: {value:+.2f}") for one, two, value in _correlations(result) if abs(value) >= _STRONG]
+    if pairs:
+        lines.append("  correlations: " + "; ".join(text for _, text in sorted(pairs, reverse=True)))
+    if result.reason and not result.status:
+        lines.append(f"  note: {result.reason}")
+    return "\n".join(lines)
+
+
+def _unit_of(name: str, flux_unit: str) -> str:
+    """Return the unit of a quantity or its error, of one image (``muse_dx``) or of both."""
+    base = name.removeprefix("muse_").removeprefix("hst_").removesuffix("_err")
+    return flux_unit if base in _FLUXES else _UNITS.get(base, "")
+
+
+def _correlations(result: FittedPhotometry) -> Iterable[tuple[str, str, float]]:
+    covariance, names = np.asarray(result.covariance), result.covariance_names
+    size = np.sqrt(np.diag(covariance))
+    for i, one in enumerate(names):
+        for j in range(i):
+            if size[i] > 0 and size[j] > 0:
+                yield names[j], one, float(covariance[i, j] / (size[i] * size[j]))
+
+
+def table_of(results: Iterable[FittedPhotometry]) -> Table:
+    """Return one row a result: every quantity with its error, units, goodness of fit, status and what it means."""
+    from astropy.table import Table
+
+    results = list(results)
+    rows: list[dict[str, Any]] = []
+    for result in results:
+        row: dict[str, Any] = {"name": result.name, "method": result.method}
+        for name, item in result.parameters.items():
+            row[name], row[f"{name}_err"], row[f"{name}_fixed"] = item.value, item.error, item.fixed
+        row |= {"rms": result.rms_error, "chi2": result.chi2, "reduced_chi2": result.reduced_chi2}
+        row |= {"n_good": result.n_good, "n_free": result.n_free, "status": result.status, "warn": result.warn}
+        row["reason"] = result.reason
+        rows.append(row)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    filler: dict[str, Any] = {"reason": "", "name": "", "method": ""}
+    filler |= dict.fromkeys((name for name in names if name.endswith("_fixed")), False)
+    table = Table({name: [row.get(name, filler.get(name, np.nan)) for row in rows] for name in names})
+    units = {result.muse.unit for result in results}
+    flux_unit = units.pop() if len(units) == 1 else ""
+    for name in names:
+        if not name.endswith("_fixed") and (unit := _unit_of(name, flux_unit)):
+            column: Any = table[name]
+            column.unit = unit
+    return table
