@@ -18,9 +18,12 @@ from ifujax import __version__
 from ifujax.cli.cite import cite
 from ifujax.cli.demo import demo
 from ifujax.cli.fit_cube import fit_cube
+from ifujax.cli.fit_photometry import fit_photometry
 from ifujax.cli.fit_spectrum import fit_spectrum
 from ifujax.cli.messages import report
+from ifujax.cli.regrid import regrid
 from ifujax.cli.sample import sample
+from ifujax.cli.wideband import wideband
 from ifujax.errors import DataError, IfujaxWarning, UsageError
 
 EXIT_DATA = 1
@@ -56,6 +59,7 @@ def _ifujax(
       ifujax fit-cube mycube.fits -c halpha.cfg -p    fit your own
       ifujax fit-spectrum nucleus.fits -c halpha.cfg  fit a spectrum
       ifujax sample mycube.fits -c halpha.cfg -p      posteriors, where errors are not enough
+      ifujax fit-photometry hst.fits image.fits       PSF and pointing of MUSE images, against HST
       ifujax fit-cube --help                          its options, with a configuration to start from
     """
     if context.invoked_subcommand is None:
@@ -65,6 +69,9 @@ def _ifujax(
 app.command("fit-cube", no_args_is_help=False)(fit_cube)
 app.command("fit-spectrum", no_args_is_help=False)(fit_spectrum)
 app.command("sample", no_args_is_help=False)(sample)
+app.command("fit-photometry", no_args_is_help=False)(fit_photometry)
+app.command("regrid", no_args_is_help=False)(regrid)
+app.command("wideband", no_args_is_help=False)(wideband)
 app.command("demo")(demo)
 app.command("cite")(cite)
 
@@ -108,7 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
 
 
-_MEMORY = "the fit must fit into memory; got too little of it. Use a smaller --chunk-size or a narrower fitting_window."
+_MEMORY = (
+    "the fit must fit into memory; got too little of it. Use a smaller --chunk-size, a narrower fitting_window, or fewer images."
+)
 
 
 def normalise_options(arguments: Sequence[str]) -> list[str]:

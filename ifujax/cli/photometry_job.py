@@ -1,0 +1,220 @@
+"""What ``ifujax fit-photometry`` does with one image after the other: fit, print, write, show."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import typer
+
+from ifujax.cli.display import Display
+from ifujax.cli.messages import report
+from ifujax.cli.outputs import Outputs
+from ifujax.cli.progress import ProgressReporter
+from ifujax.errors import DataError, IfujaxWarning, UsageError
+
+if TYPE_CHECKING:
+    from ifujax.data.image import Image
+    from ifujax.models.psf import MoffatPSF
+    from ifujax.photometry.config import PhotometryOptions
+    from ifujax.photometry.results import FittedPhotometry, ImagePhotometry
+
+Star = tuple[float, float, float]
+_ERRORS = (DataError, UsageError, OSError)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The files that are made of each image; `position` None: no corrected image."""
+
+    save: bool = False
+    position: Literal["crpix", "crval", "resample"] | None = None
+    hardcopy: str | None = None
+    star: bool = False
+    title: str | None = None
+    cards: Mapping[str, tuple[object, str]] = field(default_factory=dict)
+    overwrite: bool = False
+
+    def plan(self, prefix: Path) -> Outputs:
+        """Name the files."""
+        from ifujax.photometry.figures import figure_format
+        from ifujax.photometry.products import SAVED, product_path
+
+        paths = [product_path(prefix, kind) for kind in SAVED] if self.save else []
+        if self.position is not None:
+            paths.append(product_path(prefix, "aligned"))
+        if self.hardcopy is not None:
+            kinds = ("image_fit", "star_fit") if self.star else ("image_fit",)
+            paths += [product_path(prefix, kind, figure_format(self.hardcopy)) for kind in kinds]
+        return Outputs(candidates=tuple(paths))
+
+    def write(self, results: Sequence[FittedPhotometry], prefix: Path, display: Display | None) -> list[Path]:
+        """Write and show what there is of one image, and return the files; of a fit that failed there is nothing."""
+        from ifujax.photometry.figures import image_figure, star_figure, write_figure
+        from ifujax.photometry.products import product_path, write_aligned, write_images
+        from ifujax.photometry.results import ImagePhotometry, StarPhotometry
+
+        written: list[Path] = []
+        for result in results:
+            if result.status:
+                continue
+            if isinstance(result, ImagePhotometry):
+                if self.position is not None:  # first: a scale of 0 is an error there
+                    written.append(write_aligned(result, prefix, self.overwrite, self.position, self.cards))
+                if self.save:
+                    written += write_images(result, prefix, self.overwrite, self.cards)
+            if self.hardcopy is None and not display:
+                continue
+            if isinstance(result, StarPhotometry):
+                kind, figure = "star_fit", star_figure(result, self.title)
+            else:
+                kind, figure = "image_fit", image_figure(cast("ImagePhotometry", result), self.title)
+            if self.hardcopy is not None:
+                written.append(write_figure(figure, product_path(prefix, kind, self.hardcopy), self.overwrite))
+            if display:
+                display.show(figure)
+        return written
+
+
+@dataclass(frozen=True)
+class Job:
+    """The fits of every image: what they share.
+
+    Attributes
+    ----------
+    hst : Image
+    options : PhotometryOptions
+    regions : str, optional
+    star : (ra, dec, radius), optional
+    extramask : Image, optional
+    """
+
+    hst: Image
+    options: PhotometryOptions
+    regions: str | None = None
+    star: Star | None = None
+    extramask: Image | None = None
+    _scaled: dict[str, Image] = field(default_factory=dict)
+
+    def images(self, paths: Sequence[Path], on_error: Callable[[Any, Exception], None]) -> Iterator[ImagePhotometry]:
+        """Yield the result of each image, in order, but of those that `on_error` was told of."""
+        from ifujax.photometry.run import iterate_image_photometry
+
+        shared = {"regions": self.regions, "star": self.star, "extramask": self.extramask, "options": self.options}
+        return iterate_image_photometry(self.hst, list(paths), on_error=on_error, **shared)
+
+    def with_star(self, image: ImagePhotometry) -> list[FittedPhotometry]:
+        """Return the result of an image, and that of the star in it."""
+        if self.star is None:
+            return [image]
+        from ifujax.photometry.run import compare_scales, fit_star_photometry, in_unit_of
+
+        unit, options = image.muse.unit, self.options
+        if unit not in self._scaled:
+            self._scaled[unit] = in_unit_of(self.hst, image.muse)
+        star = fit_star_photometry(
+            self._scaled[unit],
+            image.muse,
+            self.star,
+            extramask=self.extramask,
+            fix_fwhm=options.fix_fwhm,
+            fix_beta=options.fix_beta,
+            beta_prior=options.beta_prior,
+            hst_psf=cast("MoffatPSF", options.hst_psf),
+            integrate_pixels=options.integrate_pixels,
+        )
+        compare_scales(image, star)
+        return [image, star]
+
+
+def run_each(
+    job: Job,
+    wanted: Wanted,
+    paths: Sequence[Path],
+    prefixes: Sequence[Path],
+    *,
+    verbose: bool = False,
+    quiet: bool = False,
+    display: Display | None = None,
+) -> tuple[list[FittedPhotometry], bool]:
+    """Fit one image after the other, print its lines and write its files; a bad one doesn't stop the others.
+
+    Returns
+    -------
+    results : list of ImagePhotometry and StarPhotometry
+        Without pixels.
+    failed : bool
+        Whether an image or a fit of several failed.
+
+    Raises
+    ------
+    DataError, UsageError, OSError
+        What is wrong with the only image, or with what all share.
+    """
+    from ifujax.photometry.products import without_pixels
+
+    waiting = list(zip(paths, prefixes))
+    kept: list[FittedPhotometry] = []
+    failed = False
+
+    def fail(path: Path, error: Exception) -> None:
+        nonlocal failed
+        if len(paths) == 1:
+            raise error
+        waiting.pop(next(i for i, (each, _) in enumerate(waiting) if each == path))
+        report("error", f"{path}: {error}")  # the others may well be good
+        failed = True
+
+    images = job.images(paths, fail)
+    while True:
+        with ProgressReporter(quiet) as progress:
+            progress("fit", 0, 1)
+            image = next(images, None)
+            if image is None:
+                return kept, failed
+            path, prefix = waiting[0]
+            try:
+                results = job.with_star(image)
+            except _ERRORS as error:
+                fail(path, error)
+                continue
+        if not quiet:
+            _print(results, job.options.method, verbose, header=not kept)
+        failed |= _tell(results)
+        kept += [without_pixels(result) for result in results]
+        try:
+            written = wanted.write(results, prefix, display)
+        except _ERRORS as error:
+            fail(path, error)
+            continue
+        waiting.pop(0)
+        if not quiet:
+            for each in written:
+                typer.echo(f"wrote {each}", err=True)
+
+
+def _print(results: Sequence[FittedPhotometry], method: str, verbose: bool, header: bool) -> None:
+    """Print lines of the table, after a report each if that is asked for. Nothing else goes to the standard output."""
+    for i, result in enumerate(results):
+        if verbose:
+            of = result.method if result.method == "stars" or method == "forward" else f"{result.method} ({method})"
+            typer.echo(f"Report of HST {of} photometry fit of MUSE observation {result.name}")
+            typer.echo(result.fit_report())
+        typer.echo(result.summary(header=header and i == 0))
+
+
+def _tell(results: Sequence[FittedPhotometry]) -> bool:
+    """Say what went wrong, or what to keep in mind; return whether a fit failed."""
+    from ifujax.photometry.figures import remarks
+
+    failed = False
+    for result in results:
+        if result.status:
+            report("error", f"{result.name}: the {result.method} fit failed: {remarks(result)}")
+            failed = True
+        elif text := remarks(result):
+            warnings.warn(f"{result.name}, {result.method} fit: {text}.", IfujaxWarning, stacklevel=2)
+    return failed

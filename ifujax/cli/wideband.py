@@ -1,0 +1,118 @@
+"""The command ``ifujax wideband``."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ifujax.cli.fit_cube import QuietOption
+from ifujax.cli.outputs import Outputs, process_each, require_distinct, stem
+from ifujax.cli.regrid import DirectoryOption
+from ifujax.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def wideband(
+    curve: Annotated[
+        Path, typer.Argument(metavar="CURVE", help="Filter curve: text in two columns, wavelength and sensitivity.")
+    ],
+    cubes: Annotated[list[Path], typer.Argument(metavar="CUBE...", help="FITS cubes: plain, .gz, .bz2 or .fz.")],
+    prefix: Annotated[
+        str | None, typer.Option("--prefix", metavar="NAME", help="Begins the products' names.", show_default="CURVE's name")
+    ] = None,
+    wave_units: Annotated[
+        str, typer.Option("--wave-units", metavar="UNIT", help="Unit of the curve's wavelengths: Angstrom, nm, um.")
+    ] = "Angstrom",
+    interpolation: Annotated[
+        Literal["linear", "cubic"], typer.Option("--interpolation", help="Between the curve's points.")
+    ] = "linear",
+    photon_weighting: Annotated[
+        bool, typer.Option("--photon-weighting", help="Weigh by curve times wavelength, as a detector counts photons.")
+    ] = False,
+    directory: DirectoryOption = Path("."),
+    overwrite: Annotated[bool, typer.Option("-o", "--overwrite", help="Replace products that exist.")] = False,
+    nprocess: Annotated[int, typer.Option("--nprocess", hidden=True, help="Of no effect: for the sake of older scripts.")] = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Make the image that a filter would have made of a cube.
+
+    Each plane is weighted with the exact integral of the filter's curve over it. The image, DATA with STAT (and DQ if pixels are
+    masked), goes to the current folder as <prefix>_<cube>.fits, "cube" or "datacube" in the cube's name replaced by "image". The
+    prefix is the name of CURVE up to its first dot. Wavelengths of the curve must be in the medium of the cube (MUSE: air).
+
+    \b
+    Example:
+      ifujax wideband F775W.dat DATACUBE_UDF-01.fits
+      writes F775W_IMAGE_UDF-01.fits
+
+    \b
+    F775W.dat, its beginning:
+      # Angstrom  sensitivity
+      6800.0      0.0002
+      6805.0      0.0004
+
+    Exit code: 0 done, 1 something is wrong with a file, 2 something is wrong with the command.
+    """
+    from ifujax.photometry.wideband import read_filter_curve
+
+    start = curve.name.partition(".")[0] if prefix is None else prefix
+    if "/" in start:
+        raise UsageError(f"--prefix must be the beginning of a file name; got {start!r}. Say where with --directory.")
+    plans = [Outputs(product=directory / image_name(path, start)) for path in cubes]
+    require_distinct([curve, *cubes], plans, "cube", "use another --prefix")
+    points = read_filter_curve(curve)
+    for plan in plans:
+        plan.check(overwrite)
+    make = partial(
+        _make_one,
+        points=points,
+        unit=wave_units,
+        interpolation=interpolation,
+        photon_weighting=photon_weighting,
+        name=curve.name,
+        overwrite=overwrite,
+    )
+    process_each(cubes, plans, make, lock=False, quiet=quiet)
+
+
+def image_name(cube: Path, prefix: str) -> str:
+    """Return the product's name: the first ``datacube`` or ``cube`` of the cube's becomes ``image``, in capitals if that is.
+
+    Examples
+    --------
+    >>> image_name(Path("DATACUBE_UDF-01.fits"), "F775W")
+    'F775W_IMAGE_UDF-01.fits'
+    """
+    name = re.sub(r"(?i)datacube|cube", lambda found: "IMAGE" if found[0].isupper() else "image", stem(cube), count=1)
+    return f"{prefix}_{name}.fits"
+
+
+def _make_one(
+    path: Path,
+    plan: Outputs,
+    *,
+    points: tuple[np.ndarray, np.ndarray],
+    unit: str,
+    interpolation: Literal["linear", "cubic"],
+    photon_weighting: bool,
+    name: str,
+    overwrite: bool,
+) -> str:
+    """Read a cube, make and write its image; return what was done."""
+    from dataclasses import replace
+
+    from ifujax.io.cubes import read_cube
+    from ifujax.io.images import write_image
+    from ifujax.photometry.wideband import bandpass_image
+
+    image = bandpass_image(read_cube(path), *points, unit=unit, interpolation=interpolation, photon_weighting=photon_weighting)
+    if plan.product is not None:
+        cards = {**image.cards, "WLPRCURV": (name[:60], "Curve of the filter")}
+        write_image(plan.product, replace(image, cards=cards), overwrite)
+    return f"{path.name}: {image.shape[0]} x {image.shape[1]} pixels (y, x) through {name}"
