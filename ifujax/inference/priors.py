@@ -19,7 +19,7 @@ LEAST_MASS = 1e-6
 """Share of a prior that must lie within the bounds."""
 _LISTED = 8
 """Numbers of an array that are told one by one, at most."""
-_ATTRIBUTES = {"base_distribution": "base_dist", "validate_args": "", "support": ""}
+_ATTRIBUTES = {"base_distribution": "base_dist", "validate_args": "", "support": "", "domain": "", "transform": "inv"}
 """What numpyro's arguments are called as attributes, where that differs; nothing for those that are no numbers."""
 
 
@@ -189,7 +189,7 @@ def check_prior(prior: Any, lower: Any, upper: Any) -> None:
 def spelled(prior: Any, digits: int = 6) -> str:
     """Return a prior in words that are the same in each run: ``Normal(0, 100)``, ``Gamma(2, 1)``.
 
-    A distribution made of others is told with these: ``LeftTruncatedDistribution(Normal(100, 50), 0)``.
+    A distribution made of others, or of transforms, is told with these: ``LeftTruncatedDistribution(Normal(100, 50), 0)``.
     """
     if prior is None:
         return "None"
@@ -205,7 +205,9 @@ def spelled(prior: Any, digits: int = 6) -> str:
 
 
 def _is_numpyro(value: Any) -> bool:
-    return isinstance(getattr(type(value), "arg_constraints", None), dict)
+    """Whether it is a distribution of numpyro, or a transform of one: both keep their arguments as attributes."""
+    kind = type(value)
+    return isinstance(getattr(kind, "arg_constraints", None), dict) or hasattr(kind, "log_abs_det_jacobian")
 
 
 def _part_text(value: Any, digits: int) -> str:

@@ -460,6 +460,16 @@ def test_declarations_print_the_same_in_each_run():
             dist.MixtureSameFamily(dist.Categorical(probs=np.array([0.3, 0.7])), dist.Normal(np.array([1.0, 2.0]), 0.5)),
             "MixtureSameFamily(CategoricalProbs([0.3, 0.7]), Normal([1, 2], 0.5))",
         ),
+        (
+            dist.TransformedDistribution(dist.Normal(0.0, 1.0), dist.transforms.AffineTransform(5.0, 2.0)),
+            "TransformedDistribution(Normal(0, 1), [AffineTransform(5, 2)])",
+        ),
+        (
+            dist.TransformedDistribution(
+                dist.Normal(0.0, 1.0), [dist.transforms.AffineTransform(5.0, 2.0), dist.transforms.AffineTransform(1.0, 3.0).inv]
+            ),
+            "TransformedDistribution(Normal(0, 1), [AffineTransform(5, 2), _InverseTransform(AffineTransform(1, 3))])",
+        ),
     ],
 )
 def test_priors_are_told_with_all_their_numbers(prior, text):

@@ -66,51 +66,6 @@ def ess_tail(draws: np.ndarray) -> np.ndarray:
     return _by_parts(lambda part: _ess_quantiles(part, (0.05, 0.95)).min(axis=0), draws)
 
 
-def ess_mean(draws: np.ndarray) -> np.ndarray:
-    """Return the effective sample size of the mean of draws (..., chain, draw)."""
-    return _by_parts(lambda part: _ess(_split(part)), draws)
-
-
-def ess_quantile(draws: np.ndarray, probability: float) -> np.ndarray:
-    """Return the effective sample size of one quantile of draws (..., chain, draw)."""
-    _check_probability(probability)
-    return _by_parts(lambda part: _ess_quantiles(part, (probability,))[0], draws)
-
-
-def quantile_mcse(draws: np.ndarray, probability: float) -> np.ndarray:
-    """Return the Monte Carlo standard error of one quantile.
-
-    Parameters
-    ----------
-    draws : array (..., chain, draw)
-    probability : float
-        Between 0 and 1, both excluded.
-
-    Returns
-    -------
-    array (...): half the distance between the order statistics that enclose 68 % of the
-    quantile's sampling distribution (a beta distribution of its rank; section 4.4 of the paper).
-    """
-    size = np.asarray(ess_quantile(draws, probability))
-    pooled = np.asarray(draws, dtype=np.float64)
-    total = pooled.shape[-2] * pooled.shape[-1]
-    pooled = np.sort(pooled.reshape(*size.shape, total), axis=-1)
-    sides = []
-    for side in (special.ndtr(-1.0), special.ndtr(1.0)):
-        rank = special.betaincinv(size * probability + 1, size * (1 - probability) + 1, side) * total
-        # The order statistic just outside, as ranks are whole numbers.
-        place = np.floor(rank) if side < 0.5 else np.ceil(rank)
-        index = np.clip(np.nan_to_num(place) - 1, 0, total - 1).astype(int)
-        sides.append(np.take_along_axis(pooled, index[..., None], axis=-1)[..., 0])
-    with np.errstate(invalid="ignore"):
-        return np.where(np.isfinite(size), 0.5 * (sides[1] - sides[0]), np.nan)
-
-
-def _check_probability(probability: float) -> None:
-    if not 0 < probability < 1:
-        raise UsageError(f"probability must lie between 0 and 1; got {probability}.")
-
-
 def _by_parts(judge: Callable[[np.ndarray], np.ndarray], draws: np.ndarray, *columns: int) -> np.ndarray:
     """Call ``judge(part (rows, chain, draw)) -> (rows, *columns)`` piece by piece; NaN where there is nothing to judge."""
     draws = np.asarray(draws, dtype=np.float64)

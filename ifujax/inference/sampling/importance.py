@@ -25,18 +25,24 @@ from ifujax.inference.sampling.proposals import Mixture, adapt
 from ifujax.inference.sampling.targets import Target, target_axes
 
 Generators = Sequence[np.random.Generator]
-POINTS_AT_ONCE = 128
-"""Points of each fit that are evaluated together: what they need then stays in the processor's cache."""
-_POINTS_PER_CALL = 4 * POINTS_AT_ONCE
+_POINTS_AT_ONCE = 128
+_POINTS_PER_CALL = 512
 """One size for the pilot and all rounds: one program is compiled."""
 ROUNDS = ((1, 3), (2, 4), (4, 6), (8, 8), (16, 10), (32, 12))
 """Of each round: how many times the points of the first, and components of the mixture. Few fits see more than one; for
 those the last still costs less than NUTS."""
+_MOST_POINTS = 2**18
+"""Points of a fit in a round at most, unless one batch has more: memory then grows no faster than what is returned."""
 _ADAPTED_TO = 8
 """Batches of points that the next round is adapted to, at most."""
 _PILOT_PRIOR_SHARE = 0.4
 _CLIP = 0.05
 """Largest share of the weight that one point of a poor round has in the adaptation."""
+
+
+def points_at_once(n_pix: int) -> int:
+    """Return how many points of each fit are evaluated together: what they need then stays in the processor's cache."""
+    return _POINTS_AT_ONCE if n_pix < 4096 else 2
 
 
 @dataclass(frozen=True)
@@ -61,16 +67,17 @@ def _weigh_points(split: Split, target: Target, axes: Any, z: Any, from_prior: A
         return jax.vmap(partial(weigh, split, target))(z, from_prior, u)
 
     over_rows = jax.vmap(row, in_axes=(target_axes(target, coords_axes), 0, None, 0))
-    blocks = z.shape[1] // POINTS_AT_ONCE
+    at_once = points_at_once(target.values.shape[-1])
+    blocks = z.shape[1] // at_once
 
     def cut(array: Any) -> Any:
         """(rows, points, ...) -> (blocks, rows, points of a block, ...)"""
-        shaped = array.reshape(array.shape[0], blocks, POINTS_AT_ONCE, *array.shape[2:])
+        shaped = array.reshape(array.shape[0], blocks, at_once, *array.shape[2:])
         return shaped.swapaxes(0, 1)
 
     found = lax.map(
         lambda item: over_rows(target, item[0], item[1], item[2]),
-        (cut(z), from_prior.reshape(blocks, POINTS_AT_ONCE), cut(u)),
+        (cut(z), from_prior.reshape(blocks, at_once), cut(u)),
     )
     return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(leaf.shape[1], z.shape[1], *leaf.shape[3:]), found)
 
@@ -100,7 +107,7 @@ class ImportanceSampler:
     def round(self, k: int, mixture: Mixture, covariance: np.ndarray, generators: Generators) -> Weighted:
         """Return what round `k` finds, drawn from `mixture`."""
         count = _whole(self.options.draws * self.options.proposals)
-        parts = [self._points(mixture, generators, count, self.options.prior_share) for _ in range(ROUNDS[k][0])]
+        parts = [self._points(mixture, generators, count, self.options.prior_share) for _ in range(_batches(k, count))]
         found = _Points.joined(parts)
         smoothed, khat, ess = judged(found.log_weight)
         x = np.stack([self._resampled(found, smoothed, r, rng) for r, rng in enumerate(generators)])
@@ -178,6 +185,11 @@ def judged(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     smoothed, khat = psis(np.where(lost[:, None], 0.0, log_weight))
     ess = kish_ess(np.where(lost[:, None], 0.0, log_weight))
     return smoothed, np.where(lost, np.inf, khat), np.where(lost, 0.0, ess)
+
+
+def _batches(k: int, count: int) -> int:
+    """Return how many batches of `count` points round `k` has."""
+    return min(ROUNDS[k][0], max(_MOST_POINTS // count, 1))
 
 
 def _whole(count: int) -> int:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.precision import working_precision
 from ifujax.inference.results import FitResult
 
 _EDGE = 0.01
@@ -71,7 +72,7 @@ def laplace(space: ParameterSpace, wide: ParameterSpace, fit: FitResult) -> tupl
 
 def boxes(wide: ParameterSpace) -> tuple[np.ndarray, np.ndarray]:
     """Return the lower and upper limits of every free vector, (batch, n)."""
-    with jax.enable_x64(True):
+    with working_precision("float64"):
         low, high = jax.vmap(lambda space: space.box())(wide)
         return np.stack([np.asarray(v) for v in low], axis=1), np.stack([np.asarray(v) for v in high], axis=1)
 
@@ -81,7 +82,7 @@ def _to_line(wide: ParameterSpace, x: np.ndarray, *, inside: bool) -> tuple[np.n
 
     Unless `inside`, x may lie on a bound: it is left as it is, and the slopes are those by x.
     """
-    with jax.enable_x64(True):
+    with working_precision("float64"):
         z, slope = _with_slopes(inside, wide, x)
         return np.array(z), np.array(slope)
 
@@ -108,7 +109,7 @@ def to_line(wide: ParameterSpace, x: np.ndarray) -> np.ndarray:
     reach = np.where(np.isfinite(high - low), high - low, 1.0)
     edge = 1e-9 * reach
     inside = np.clip(x, (low + edge)[:, None], (high - edge)[:, None])
-    with jax.enable_x64(True):
+    with working_precision("float64"):
         return np.array(_unconstrained(wide, inside))
 
 

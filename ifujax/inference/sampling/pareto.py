@@ -31,8 +31,8 @@ def psis(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     log_weights : array (rows, S)
         Smoothed, and normalised: their exponentials sum to 1.
     khat : array (rows,)
-        Shape of the tail: estimates are reliable below `khat_threshold`. Infinite where there are
-        not enough distinct weights to tell; 0 where the largest weight is shared by the whole tail.
+        Shape of the tail: estimates are reliable below ``min(1 - 1 / log10(S), 0.7)``. Infinite where
+        there are not enough distinct weights to tell; 0 where the largest weight is shared by the whole tail.
 
     Notes
     -----
@@ -77,13 +77,6 @@ def kish_ess(log_weights: np.ndarray) -> np.ndarray:
     largest = log_weights.max(axis=-1, keepdims=True)
     weights = np.exp(log_weights - np.where(np.isfinite(largest), largest, np.nan))
     return weights.sum(axis=-1) ** 2 / (weights**2).sum(axis=-1)
-
-
-def khat_threshold(size: int) -> float:
-    """Return the k-hat up to which estimates from `size` weights are reliable: ``min(1 - 1 / log10(size), 0.7)``."""
-    if size < 2:
-        raise UsageError(f"size must be 2 or more; got {size}.")
-    return min(1.0 - 1.0 / float(np.log10(size)), 0.7)
 
 
 def _n_trials(length: int) -> int:

@@ -18,11 +18,11 @@ from ifujax.inference.evaluation import as_model, n_linear
 from ifujax.inference.observations import Observations, spread_axes
 from ifujax.inference.options import DEFAULT_OPTIONS, Options
 from ifujax.inference.parameters import ParameterSpace
-from ifujax.inference.precision import dtype_of
+from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.results import FitResult
 from ifujax.inference.sampling.blocks import Split, split
 from ifujax.inference.sampling.draws import TIERS, Draws
-from ifujax.inference.sampling.importance import ROUNDS, ImportanceSampler
+from ifujax.inference.sampling.importance import ROUNDS, ImportanceSampler, points_at_once
 from ifujax.inference.sampling.laplace import laplace, to_line
 from ifujax.inference.sampling.nuts import NutsOptions, run_nuts
 from ifujax.inference.sampling.options import SamplingOptions
@@ -33,6 +33,8 @@ Progress = Callable[[str, int, int], None]
 DEFAULT_SAMPLING = SamplingOptions()
 _BLOCK = 8
 """Fits that go through importance sampling together, always: a block's shape must not depend on the batch."""
+_LARGE = 4096
+"""Pixels from which on a fit goes through it alone."""
 _NONE, _IMPORTANCE, _NUTS = range(len(TIERS))
 
 
@@ -130,6 +132,7 @@ class _Sampler:
             raise UsageError(f"fit must have one row for each of {obs.batch} spectra; got {len(fit.chi2)}.")
         self.split = split(self.model, space.structure) if options.loss == "gaussian" else _unsplit(space)
         self.k = n_linear(self.model, options)
+        self.block = _BLOCK if obs.n_pix < _LARGE else 1
         self.wide = space.broadcast(obs.batch)
         self.linear_root = self._linear_root(linear_sigma)
         self.axes = jax.tree.map(lambda axis: None if axis < 0 else axis, spread_axes(obs.coords, obs.coords_axes))
@@ -213,7 +216,7 @@ class _Sampler:
         for k in range(min(sampling.rounds, len(ROUNDS))):
 
             def task(mine: np.ndarray, device: Any, k: int = k) -> Any:
-                full = padded(mine, _BLOCK)
+                full = padded(mine, self.block)
                 generators = [np.random.default_rng([self.seed, int(self.ids[r]), 0, k]) for r in full]
                 sampler = ImportanceSampler(self.split, sampling, self.target(full), self.flat_axes)
                 covariance = self.covariance[full][:, at][:, :, at]
@@ -224,7 +227,7 @@ class _Sampler:
                 return sampler.round(k, mixture, covariance, generators)
 
             failed = []
-            for mine, found in run_blocks(task, waiting, _BLOCK, self.devices, self.precision):
+            for mine, found in run_blocks(task, waiting, self.block, self.devices, self.precision):
                 for i, r in enumerate(mine):
                     enough = found.ess[i] > sampling.min_ess
                     if np.isnan(khat[r]) or (enough, -found.khat[i]) > (ess[r] > sampling.min_ess, -khat[r]):
@@ -287,7 +290,7 @@ class _Sampler:
         """Return named parameters, linear coefficients and derived quantities of all draws."""
         batch, draws = x.shape[:2]
         chains = self.sampling.chains
-        size = _BLOCK
+        size = self.block
 
         def task(mine: np.ndarray, device: Any) -> Any:
             full = padded(mine, size)
@@ -332,7 +335,7 @@ def _complete_block(derived: Any, target: Target, axes: Any, x: Any, normals: An
         return {"params": params, "linear": linear if linear.shape[0] else normals, "derived": more}
 
     def row(target: Target, x: Any, normals: Any) -> dict[str, Any]:
-        return jax.lax.map(lambda item: one(target, *item), (x, normals), batch_size=128)
+        return jax.lax.map(lambda item: one(target, *item), (x, normals), batch_size=points_at_once(target.values.shape[-1]))
 
     return jax.vmap(row, in_axes=(target_axes(target, coords_axes), 0, 0))(target, x, normals)
 
@@ -347,5 +350,5 @@ def _free_of(space: ParameterSpace, z: Any) -> Any:
 
 def _to_free(wide: ParameterSpace, z: np.ndarray) -> np.ndarray:
     """Map (rows, draws, n) unconstrained vectors to free ones."""
-    with jax.enable_x64(True):
+    with working_precision("float64"):
         return np.array(_free_of(wide, z))

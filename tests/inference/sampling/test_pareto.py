@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from ifujax import UsageError
-from ifujax.inference.sampling.pareto import khat_threshold, kish_ess, psis
+from ifujax.inference.sampling.pareto import kish_ess, psis
 
 try:
     from arviz_stats.base import array_stats
@@ -128,12 +128,8 @@ def test_kish():
     np.testing.assert_allclose(kish_ess(np.log([[1.0, 1, 1, 1], [1, 1e-300, 1e-300, 1e-300]]) + 500), [4, 1])
     assert kish_ess(np.array([0.0, -np.inf, 0.0])) == pytest.approx(2)
     assert np.isnan(kish_ess(np.full(3, -np.inf)))
-    assert khat_threshold(100) == pytest.approx(0.5)
-    assert khat_threshold(10_000) == 0.7
 
 
 def test_refuses():
     with pytest.raises(UsageError, match="log_weights must"):
         psis(np.zeros(5))
-    with pytest.raises(UsageError, match="size must"):
-        khat_threshold(1)

@@ -15,7 +15,7 @@ from scipy.stats import t as student
 from ifujax import Bounded, Fixed, HalfNormal, LogNormal, Normal, Observations, Options, ParameterSpace, UsageError, fit_batch
 from ifujax.inference import status as bits
 from ifujax.inference.sampling import sample as module
-from ifujax.inference.sampling.importance import ImportanceSampler, Weighted
+from ifujax.inference.sampling.importance import ROUNDS, ImportanceSampler, Weighted
 from ifujax.inference.sampling.laplace import laplace
 from ifujax.inference.sampling.nuts import NutsDraws
 from ifujax.inference.sampling.options import SamplingOptions
@@ -360,6 +360,21 @@ def test_the_best_round_counts(monkeypatch):
     assert draws.khat[:3].tolist() == [0.5] * 3
     assert draws.status[:3].tolist() == [0, 0, 0]
     assert next(rounds, None) is None
+
+
+@pytest.mark.parametrize(("draws", "times"), [(4000, 32), (8000, 16), (200_000, 1)])
+def test_rounds_of_many_draws_have_no_more_points_than_others(monkeypatch, draws, times):
+    counts = []
+
+    def counted(self, mixture, generators, count, prior_share):
+        counts.append(count)
+
+    monkeypatch.setattr(ImportanceSampler, "_points", counted)
+    sampler = ImportanceSampler(None, SamplingOptions(draws=draws), None, ())
+    with pytest.raises((AttributeError, TypeError)):  # it comes no further than the points, which are none
+        sampler.round(len(ROUNDS) - 1, None, None, [])
+    assert len(counts) == times
+    assert times == 1 or sum(counts) < 270_000
 
 
 def test_weights_that_are_even_but_few_stay_where_no_chains_meet(monkeypatch):
