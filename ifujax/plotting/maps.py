@@ -282,15 +282,16 @@ def _draw_status(ax: Axes, shown: np.ma.MaskedArray, names: Names, where: Litera
     ax.tick_params(labelbottom=where != "bottom")
 
 
-def _draw_compass(ax: Axes, wcs: Any, shape: tuple[int, ...]) -> None:
-    """Draw north and east arrows, from how the sky coordinates change across the map."""
-    centre = np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
+def _draw_compass(ax: Axes, wcs: Any, shape: tuple[int, ...], corner: tuple[int, int] = (0, 0)) -> None:
+    """Draw north and east arrows, from how the sky coordinates change across a map whose first spaxel (y, x) is `corner`."""
+    first = np.array([corner[1], corner[0]])
+    centre = first + np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
     ra, dec = (float(item) for item in wcs.wcs_pix2world(*centre, 0))
     step = 1e-4
     north = np.array(wcs.wcs_world2pix(ra, dec + step, 0), dtype=float) - centre
     east = np.array(wcs.wcs_world2pix(ra + step / np.cos(np.radians(dec)), dec, 0), dtype=float) - centre
     length = 0.13 * min(shape)
-    origin = np.array([shape[1] - 1 - 0.2 * min(shape), 0.06 * min(shape)])
+    origin = first + np.array([shape[1] - 1 - 0.2 * min(shape), 0.06 * min(shape)])
     arrows = [(label, length * arrow / np.hypot(*arrow)) for label, arrow in (("N", north), ("E", east))]
     # arrows that point down or right start further inside
     origin[1] -= min(0.0, *(arrow[1] for _, arrow in arrows))

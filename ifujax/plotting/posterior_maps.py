@@ -47,6 +47,9 @@ _HEAD, _FOOT = 0.34, 0.52
 """Inches above and below the maps of a row."""
 _TITLE, _LINE = 0.24, 0.17
 
+Window = tuple[slice, slice]
+"""Rows and columns of a map that are shown."""
+
 
 @dataclass(frozen=True)
 class PercentilePanel:
@@ -92,8 +95,8 @@ class TierPanel:
     names: Mapping[int, str] = field(default_factory=lambda: TIER_NAMES)
 
 
-def plot_percentiles(panel: PercentilePanel, *, wcs: Any | None = None) -> Figure:
-    """Return a figure of maps of percentiles side by side, with one colour scale.
+def plot_percentiles(panel: PercentilePanel, *, wcs: Any | None = None, window: Window | None = None) -> Figure:
+    """Return a figure of maps of percentiles side by side, with one colour scale (`wcs` and `window` as `posterior_page`).
 
     Raises
     ------
@@ -102,22 +105,27 @@ def plot_percentiles(panel: PercentilePanel, *, wcs: Any | None = None) -> Figur
     UsageError
         If there aren't as many labels as maps.
     """
-    return posterior_page([panel], wcs=wcs)
+    return posterior_page([panel], wcs=wcs, window=window)
 
 
-def plot_tiers(panel: TierPanel, *, wcs: Any | None = None) -> Figure:
-    """Return a figure of the map of tiers, with counts, and of the maps beside it.
+def plot_tiers(panel: TierPanel, *, wcs: Any | None = None, window: Window | None = None) -> Figure:
+    """Return a figure of the map of tiers, with counts, and of the maps beside it (`wcs` and `window` as `posterior_page`).
 
     Raises
     ------
     DataError
         If the tiers aren't a map, or the mask has another shape.
     """
-    return posterior_page([panel], wcs=wcs)
+    return posterior_page([panel], wcs=wcs, window=window)
 
 
 def posterior_page(
-    rows: Sequence[PercentilePanel | TierPanel], title: str = "", caption: str = "", *, wcs: Any | None = None
+    rows: Sequence[PercentilePanel | TierPanel],
+    title: str = "",
+    caption: str = "",
+    *,
+    wcs: Any | None = None,
+    window: Window | None = None,
 ) -> Figure:
     """Return a page: each row holds the percentiles of one quantity, or tiers and diagnostics.
 
@@ -128,6 +136,8 @@ def posterior_page(
         Above, and below (wrapped).
     wcs : astropy.wcs.WCS, optional
         2-D celestial; north and east are drawn on the first map.
+    window : (slice, slice), optional
+        Rows and columns to show, ``np.s_[y0:y1, x0:x1]``; all by default. Colours and counts are those of the whole maps.
 
     Raises
     ------
@@ -138,7 +148,7 @@ def posterior_page(
         raise UsageError("rows must not be empty; got none. Give at least one panel.")
     most = max([len(_percentiles(row)[0]) for row in rows if isinstance(row, PercentilePanel)], default=3)
     width = _LEFT + most * _CELL + (most - 1) * _GAP + _BAR
-    strips = [strip for row in rows for strip in _strips(row, width)]
+    strips = [strip for row in rows for strip in _strips(row, width, window)]
     lines = textwrap.wrap(caption, int(13.5 * width)) if caption else []
     head, foot = 0.42 * bool(title), _LINE * len(lines) + 0.1 * bool(lines)
     height = head + sum(strip.height for strip in strips) + foot
@@ -168,7 +178,8 @@ class _Strip:
     title: str
     cell: tuple[float, float]
     pitch: float
-    draws: Sequence[Callable[[Axes, Any], None]]
+    draws: Sequence[Callable[[Axes], None]]
+    shown: Window
     bar: Callable[[Axes], None] | None = None
 
     @property
@@ -178,7 +189,12 @@ class _Strip:
     def draw(self, axes_at: Callable[[float, float, float, float], Axes], top: float, wcs: Any | None) -> None:
         for k, draw in enumerate(self.draws):
             ax = axes_at(_LEFT + k * self.pitch, top, *self.cell)
-            draw(ax, wcs if k == 0 else None)
+            draw(ax)
+            rows, columns = self.shown
+            ax.set_xlim(columns.start - 0.5, columns.stop - 0.5)
+            ax.set_ylim(rows.start - 0.5, rows.stop - 0.5)
+            if k == 0 and wcs is not None and wcs.has_celestial:
+                _draw_compass(ax, wcs, _size(self.shown), (rows.start, columns.start))
             ax.set_xlabel("x (spaxels)", fontsize=LABEL_SIZE)
             if k == 0:
                 ax.set_ylabel("y (spaxels)", fontsize=LABEL_SIZE)
@@ -189,31 +205,44 @@ class _Strip:
             self.bar(axes_at(right + 0.1, top, 0.14, self.cell[1]))
 
 
-def _strips(row: PercentilePanel | TierPanel, width: float) -> list[_Strip]:
+def _within(window: Window | None, shape: tuple[int, ...]) -> Window:
+    """Return the rows and columns of a map that are shown, counted from its first."""
+    parts = window or (slice(None), slice(None))
+    rows, columns = (slice(*part.indices(size)[:2]) for part, size in zip(parts, shape[-2:]))
+    return rows, columns
+
+
+def _size(window: Window) -> tuple[int, int]:
+    return window[0].stop - window[0].start, window[1].stop - window[1].start
+
+
+def _strips(row: PercentilePanel | TierPanel, width: float, window: Window | None) -> list[_Strip]:
     if isinstance(row, PercentilePanel):
         maps, hidden = _percentiles(row)
-        cell = _cell(_CELL, maps[0].shape)
+        shown = _within(window, maps.shape)
+        cell = _cell(_CELL, _size(shown))
         norm, cmap, power = _shared_scale(np.ma.masked_array(maps, np.broadcast_to(hidden, maps.shape)), row.kind)
         pictures = [
             partial(_draw_percentile, values=values * 10.0**-power, hidden=hidden, label=label, norm=norm, cmap=cmap)
             for values, label in zip(maps, row.labels)
         ]
         bar = partial(_draw_bar, norm=norm, cmap=cmap, unit=unit_text(row.unit, power), height=cell[1])
-        return [_Strip(row.title, cell, cell[0] + _GAP, pictures, bar)]
+        return [_Strip(row.title, cell, cell[0] + _GAP, pictures, shown, bar)]
     tier = np.asarray(row.tier)
     hidden = np.zeros(tier.shape, bool) if row.mask is None else np.asarray(row.mask, bool)
     if tier.ndim != 2 or hidden.shape != tier.shape:
         raise DataError(f"tier and mask must be maps [y, x] of one shape; got {tier.shape} and {hidden.shape}.")
+    shown = _within(window, tier.shape)
     named = [partial(_draw_tier, tier=tier, hidden=hidden, names=row.names)]
-    named += [partial(_draw_panel, panel=panel) for panel in row.others if panel.kind == "status"]
-    scaled = [partial(_draw_panel, panel=panel) for panel in row.others if panel.kind != "status"]
+    named += [partial(_draw_panel, panel=panel, flat=_flat(shown)) for panel in row.others if panel.kind == "status"]
+    scaled = [partial(_draw_panel, panel=panel, flat=_flat(shown)) for panel in row.others if panel.kind != "status"]
     strips = []
     for pictures, room in ((named, _LEGEND), (scaled, _BAR)):
         for first in range(0, len(pictures), 3):
             some = pictures[first : first + 3]
             pitch = (width - _LEFT) / max(len(some), 2 if room == _LEGEND else 3)
-            cell = _cell(pitch - room, tier.shape, least=1.2 if room == _LEGEND else 0.8)
-            strips.append(_Strip("", cell, pitch, some))
+            cell = _cell(pitch - room, _size(shown), least=1.2 if room == _LEGEND else 0.8)
+            strips.append(_Strip("", cell, pitch, some, shown))
     return strips
 
 
@@ -247,7 +276,6 @@ def _shared_scale(maps: np.ma.MaskedArray, kind: MapKind) -> tuple[Normalize, st
 
 def _draw_percentile(
     ax: Axes,
-    wcs: Any | None,
     *,
     values: NDArray[np.float64],
     hidden: NDArray[np.bool_],
@@ -259,8 +287,6 @@ def _draw_percentile(
     shown = np.ma.masked_array(values, hidden | ~np.isfinite(values))
     colors = colormaps[cmap].with_extremes(bad=MASKED_COLOR)
     ax.imshow(shown, origin="lower", cmap=colors, norm=norm, interpolation="nearest")
-    if wcs is not None and wcs.has_celestial:
-        _draw_compass(ax, wcs, values.shape)
 
 
 def _draw_bar(ax: Axes, *, norm: Normalize, cmap: str, unit: str, height: float) -> None:
@@ -283,7 +309,7 @@ def _draw_bar(ax: Axes, *, norm: Normalize, cmap: str, unit: str, height: float)
     ax.tick_params(which="both", direction="in", labelsize=TICK_SIZE, width=0.6)
 
 
-def _draw_tier(ax: Axes, wcs: Any | None, *, tier: NDArray[Any], hidden: NDArray[np.bool_], names: Mapping[int, str]) -> None:
+def _draw_tier(ax: Axes, *, tier: NDArray[Any], hidden: NDArray[np.bool_], names: Mapping[int, str]) -> None:
     """Draw what made the draws, with the number of spaxels of each kind."""
     _style_map(ax, "what made the draws")
     present = [int(value) for value in np.unique(tier[~hidden])]
@@ -311,14 +337,16 @@ def _draw_tier(ax: Axes, wcs: Any | None, *, tier: NDArray[Any], hidden: NDArray
         loc="upper left",
         bbox_to_anchor=(1.02, 1.02),
     )
-    if wcs is not None and wcs.has_celestial:
-        _draw_compass(ax, wcs, tier.shape)
 
 
-def _draw_panel(ax: Axes, wcs: Any | None, *, panel: MapPanel) -> None:
-    draw_map(ax, panel.values, panel.title, panel.unit, panel.kind, wcs=wcs, mask=panel.mask, names=panel.names)
-    n_y, n_x = np.shape(panel.values)
-    if n_y / n_x < _FLAT:
+def _flat(shown: Window) -> bool:
+    n_y, n_x = _size(shown)
+    return n_y / n_x < _FLAT
+
+
+def _draw_panel(ax: Axes, *, panel: MapPanel, flat: bool) -> None:
+    draw_map(ax, panel.values, panel.title, panel.unit, panel.kind, mask=panel.mask, names=panel.names)
+    if flat:
         for bar in ax.child_axes:  # as short as the map: no room for more than its ends
             low, high = bar.get_ylim()
             digits = int(np.clip(1 - np.floor(np.log10(high - low)), 0, 6))

@@ -18,7 +18,7 @@ from ifujax.lines.posteriors.sampled import CONTINUUM, RATIO, WIDTH
 from ifujax.models.continuum import legendre_basis
 from ifujax.plotting import MapPanel
 from ifujax.plotting.posterior import plot_pairs, plot_predictive
-from ifujax.plotting.posterior_maps import PercentilePanel, TierPanel, plot_percentiles, plot_tiers, posterior_page
+from ifujax.plotting.posterior_maps import PercentilePanel, TierPanel, Window, plot_percentiles, plot_tiers, posterior_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +30,8 @@ MOST = 8
 """Parameters of a pair plot."""
 SHOWN = (0.16, 0.5, 0.84)
 """Percentiles of a figure of maps."""
+_MARGIN, _SMALL = 2, 0.25
+"""Spaxels about those that were sampled, where maps show these alone; the share of the field up to which they do."""
 _MODELS, _BLOCK = 400, 50
 """Draws whose models make the bands."""
 _KINEMATIC = ("velocity", "velocity_dispersion", "sigma", "h3", "h4", "lorentz_fwhm")
@@ -87,12 +89,12 @@ def percentile_figure(post: CubePosterior, line: str, quantity: str) -> Figure:
     UsageError
         For an unknown line or quantity.
     """
-    return plot_percentiles(_percentiles(post, line, quantity), wcs=post.fit.cube.celestial)
+    return plot_percentiles(_percentiles(post, line, quantity), wcs=post.fit.cube.celestial, window=_window(post))
 
 
 def tiers_figure(post: CubePosterior) -> Figure:
     """Return a figure of what made each spaxel's draws, and of status, k-hat, effective sample size and R-hat."""
-    return plot_tiers(_tiers(post), wcs=post.fit.cube.celestial)
+    return plot_tiers(_tiers(post), wcs=post.fit.cube.celestial, window=_window(post))
 
 
 def page_figure(post: CubePosterior, line: str | None = None) -> Figure:
@@ -124,7 +126,11 @@ def page_figure(post: CubePosterior, line: str | None = None) -> Figure:
         f"colour scale: the true value lies below the map of 16 % with a probability of 16 %, and so on. Velocity and "
         f"dispersion are shown where {line} is detected ({detected:,} spaxels): elsewhere they fill their bounds."
     )
-    return posterior_page([*rows, _tiers(post)], f"{name}: posterior of {line}", caption, wcs=fit.cube.celestial)
+    window = _window(post)
+    if window is not None:
+        caption += f" Maps show the part of the field, {fit.shape[1]} x {fit.shape[0]} spaxels, that was sampled."
+    title = f"{name}: posterior of {line}"
+    return posterior_page([*rows, _tiers(post)], title, caption, wcs=fit.cube.celestial, window=window)
 
 
 def models_of_draws(post: CubePosterior, x: int, y: int, most: int = _MODELS) -> np.ndarray:
@@ -198,6 +204,15 @@ def _named(name: str, quantity: str) -> str:
     title = {RATIO: "log {}", WIDTH: "{} width", CONTINUUM: "continuum {}"}.get(quantity)
     short = {"velocity_dispersion": "dispersion"}
     return title.format(name) if title else f"{name} {short.get(quantity, _TITLES.get(quantity, quantity))}"
+
+
+def _window(post: CubePosterior) -> Window | None:
+    """Return the rows and columns about the spaxels that were sampled, if these are a small part of the field."""
+    places = np.nonzero(post.chosen.index.reshape(post.shape) >= 0)
+    sides = zip(places, post.shape)
+    rows, columns = (slice(max(int(at.min()) - _MARGIN, 0), min(int(at.max()) + _MARGIN + 1, size)) for at, size in sides)
+    shown = (rows.stop - rows.start) * (columns.stop - columns.start)
+    return (rows, columns) if shown <= _SMALL * post.shape[0] * post.shape[1] else None
 
 
 def _percentiles(post: CubePosterior, line: str, quantity: str) -> PercentilePanel:

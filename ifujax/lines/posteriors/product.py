@@ -136,6 +136,8 @@ def _primary(post: CubePosterior) -> fits.Header:
     del header[cards.index(("COMMENT", _CONVENTIONS)) :]
     header["ERRTYPE"] = ("posterior", "where errors come from")
     for keyword, value, comment in (
+        ("SIGMATYP", "observed", "_SIGMA holds the LSF"),
+        ("AMPLTYP", "peak", "_AMPLITUDE; of the Gaussian part with h3, h4"),
         ("METHOD", post.method, "of sampling: auto, importance or nuts"),
         ("SEED", post.seed, "of the draws"),
         ("NDRAWS", post.draws_per_spaxel, "draws of each spaxel"),

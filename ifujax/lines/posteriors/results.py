@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ifujax.errors import UsageError, unknown
+from ifujax.errors import DataError, UsageError, unknown
 from ifujax.inference.sampling.options import SamplingOptions
 from ifujax.io.posteriors import PosteriorReader
 from ifujax.lines.posteriors.quantities import log_ratio
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 DETECTION = 3.0
 """A line is detected where the median of its flux is beyond this times half its 16 to 84 % range."""
+
+
+def fingerprint(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from a later one of its name: when it was written, and its size. None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 class Maps:
@@ -64,6 +73,8 @@ class CubePosterior:
         The file that holds the draws.
     seconds : float
         Wall time.
+    written : tuple of int, optional
+        `fingerprint` of that file; a DataError is raised where its draws are asked for and it has another.
     """
 
     fit: CubeFit
@@ -74,6 +85,7 @@ class CubePosterior:
     seed: int
     store: Path | None
     seconds: float
+    written: tuple[int, int] | None = field(default=None, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -177,7 +189,7 @@ class CubePosterior:
         if self.store is None:
             draws = self.sampled.draws[variable][..., k]
             return self._image(quantile(draws.reshape(len(draws), -1), q))
-        return PosteriorReader(self.store).map(variable, lambda draws: quantile(draws, q), k)
+        return self._reader(self.store).map(variable, lambda draws: quantile(draws, q), k)
 
     def upper_limit(self, line: str, quantity: str = "flux", level: float = 0.95) -> np.ndarray:
         """Return the [y, x] map of the value below which a quantity lies with a probability of `level`."""
@@ -231,7 +243,17 @@ class CubePosterior:
             return {name: np.full((*shape, len(each)), np.nan) for name, each in self.layout.variables.items()}
         if self.store is None:
             return {name: array[k].astype(np.float64) for name, array in self.sampled.draws.items()}
-        return {name: array.astype(np.float64) for name, array in PosteriorReader(self.store).spaxel(row).items()}
+        return {name: array.astype(np.float64) for name, array in self._reader(self.store).spaxel(row).items()}
+
+    def _reader(self, store: Path) -> PosteriorReader:
+        """Return what reads the draws from a file, which must be the one that was written with the summaries."""
+        found = fingerprint(store)
+        if found is not None and self.written not in (None, found):
+            raise DataError(
+                f"file of draws must be the one that was written with this posterior; got a newer one, {store}. "
+                "Sample again, with another store=."
+            )
+        return PosteriorReader(store)
 
     def to_arviz(self, x: int | None = None, y: int | None = None) -> Any:
         """Return the draws as ArviZ takes them: `arviz.InferenceData` (ArviZ 0) or `xarray.DataTree` (1 and later).

@@ -20,7 +20,7 @@ from ifujax.lines.chunk import Progress
 from ifujax.lines.ifscube.fitter import CompatFitter
 from ifujax.lines.posteriors.chunks import ChunkSampler, problem
 from ifujax.lines.posteriors.quantities import quantities_of, ratio_pairs
-from ifujax.lines.posteriors.results import CubePosterior
+from ifujax.lines.posteriors.results import CubePosterior, fingerprint
 from ifujax.lines.posteriors.sampled import Layout, Sampled, check_memory
 from ifujax.lines.posteriors.selection import Chosen, Where
 from ifujax.lines.posteriors.spectrum import SpectrumPosterior
@@ -32,8 +32,11 @@ from ifujax.lines.spectrum import SpectrumFit
 if TYPE_CHECKING:
     from ifujax.io.checkpoint import ChunkStore
 
-_CHUNK = 256
-"""Spaxels between two looks at the progress, and two chunks that are kept."""
+_CHUNK, _LEAST_CHUNK = 256, 8
+"""Spaxels between two looks at the progress, and two chunks that are kept; importance sampling takes as many as the latter
+together."""
+_CHUNK_DRAWS = _CHUNK * 4000
+"""Draws of a chunk at most, so that memory does not grow with those of a spaxel."""
 
 
 @overload
@@ -88,7 +91,8 @@ def sample(  # pyright: ignore[reportInconsistentOverload] - spelled out once
     overwrite : bool
         Replace that file.
     chunk_size : int, optional
-        Spaxels between two steps of `progress` and `checkpoint`. The draws do not depend on it.
+        Spaxels between two steps of `progress` and `checkpoint`. The draws do not depend on it. By default 256; fewer with
+        more than 4000 draws, so that memory stays what it is up to 128000 draws.
     max_khat, min_ess : float
         Importance sampling is accepted below this Pareto k-hat and above this effective sample size.
     sampling : SamplingOptions, optional
@@ -134,7 +138,7 @@ def sample(  # pyright: ignore[reportInconsistentOverload] - spelled out once
     problem(cube_fit, chosen.rows[:1])  # what is wrong with the priors is said before the work begins
     _warn_of_estimated_noise(cube_fit, chosen)
     collected = Sampled.empty(layout, len(chosen.rows), with_draws=store is None)
-    total, chunk = len(chosen.rows), chunk_size or _CHUNK
+    total, chunk = len(chosen.rows), chunk_size or _chunk_of(draws)
     if progress is not None:
         progress("compile", 0, total)
     path = None if store is None else Path(store)
@@ -150,8 +154,13 @@ def sample(  # pyright: ignore[reportInconsistentOverload] - spelled out once
             if file is not None:
                 file.put(first, part)
             cube_fit.cube.release()
-    post = replace(post, seconds=time.perf_counter() - began)
+    post = replace(post, seconds=time.perf_counter() - began, written=None if path is None else fingerprint(path))
     return post if isinstance(fit, CubeFit) else SpectrumPosterior(fit, post)
+
+
+def _chunk_of(draws: int) -> int:
+    """Return how many spaxels are sampled between two steps: whole blocks of importance sampling."""
+    return min(max(_CHUNK_DRAWS // draws // _LEAST_CHUNK, 1) * _LEAST_CHUNK, _CHUNK)
 
 
 def _as_cube_fit(fit: Any, where: Where) -> CubeFit:

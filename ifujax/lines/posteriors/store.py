@@ -13,7 +13,7 @@ from ifujax import __version__
 from ifujax.inference.sampling.draws import TIERS
 from ifujax.inference.sampling.options import SamplingOptions
 from ifujax.inference.status import POSTERIOR_FLAGS
-from ifujax.io.posteriors import PosteriorLayout, PosteriorReader, PosteriorWriter, Variable, datasets, spaxel_datasets
+from ifujax.io.posteriors import PosteriorLayout, PosteriorWriter, Variable, datasets, spaxel_datasets
 from ifujax.lines.posteriors.sampled import CONTINUUM, DIAGNOSTICS, RATIO, WIDTH, Layout, Sampled, check_memory, status_map
 from ifujax.lines.posteriors.selection import Chosen
 from ifujax.lines.products.headers import configuration
@@ -141,7 +141,7 @@ def groups_of(post: CubePosterior, x: int | None = None, y: int | None = None) -
         named = {name: getattr(post, name)[y, x] for name in DIAGNOSTICS}
         return spaxel_datasets(layout_of(post), row, post.spaxel(x, y), named)
     if post.store is not None:
-        return PosteriorReader(post.store).groups()
+        return post._reader(post.store).groups()
     check_memory(post.layout, post.fit.cube.n_spaxels, "Give x and y of one spaxel.")
     spaxels, take = post.chosen.members(0, len(post.chosen.rows))
     draws = {name: array[take] for name, array in post.sampled.draws.items()}

@@ -15,6 +15,7 @@ from ifujax.lines.posteriors.store import width_percent
 
 if TYPE_CHECKING:
     from ifujax.lines.posteriors.results import CubePosterior
+    from ifujax.lines.results import CubeFit
 
 _LIMITED = ("flux", "amplitude", "equivalent_width")
 """What a limit is given for where a line is not detected."""
@@ -29,8 +30,7 @@ def description(post: CubePosterior, x: int, y: int) -> str:
     if k < 0:
         if not post.chosen.asked[row]:
             return head + "not sampled: not asked for."
-        why = decode(int(post.fit.found.status[row]), STATUS_FLAGS)
-        return head + "not sampled: no fit: " + "; ".join(flag.sentence for flag in why) + "."
+        return head + f"not sampled: {_without_fit(post.fit, row)}."
     if status & bits.NO_DRAWS.value:
         return head + "not sampled: " + bits.NO_DRAWS.sentence + "."
     text = [f"{head}{post.draws_per_spaxel} draws by {_how(post, k)}"]
@@ -53,6 +53,15 @@ def description(post: CubePosterior, x: int, y: int) -> str:
     if scale != 1.0:
         text.append(f"  note: noise times {scale:.3g}, the root of the reduced chi2 (scale_errors)")
     return "\n".join([*text, "  priors:", *(f"    {line}" for line in priors_of(post, int(home)).splitlines())])
+
+
+def _without_fit(fit: CubeFit, row: int) -> str:
+    """Return why a spaxel that was asked for (flat index) can't be sampled."""
+    why = decode(int(fit.found.status[row]), STATUS_FLAGS)
+    if why:
+        return "no fit: " + "; ".join(flag.sentence for flag in why)
+    chi2 = float(fit.reduced_chi2.flat[row])
+    return f"no noise: it is scaled by the root of the reduced chi2 (scale_errors), which is {chi2:.3g}"
 
 
 def priors_of(post: CubePosterior, row: int) -> str:

@@ -208,6 +208,25 @@ def test_page():
     assert any("posterior of n2b" in text for text in texts(page_figure(a_posterior(), "n2b")))
 
 
+def test_maps_of_a_small_region_show_it_alone():
+    post = a_posterior()
+    asked = np.zeros(post.shape, bool)
+    asked[1, 7] = True  # with the margin 20 of 99 spaxels: it ends at the edge
+    post = replace(post, chosen=replace(post.chosen, index=np.where(asked.ravel(), post.chosen.index, -1), asked=asked.ravel()))
+    for figure in (page_figure(post), percentile_figure(post, "ha", "flux"), tiers_figure(post)):
+        maps = [ax for ax in figure.axes if ax.get_xlabel() == "x (spaxels)"]
+        assert len(maps) > 2
+        assert {(ax.get_xlim(), ax.get_ylim()) for ax in maps} == {((4.5, 9.5), (-0.5, 3.5))}
+        assert overlaps(figure) == []
+        assert outside(figure) == []
+        # north and east are within what is shown
+        arrows = [text for text in maps[0].texts if text.get_text() in "NE" and text.get_text()]
+        assert len(arrows) == 2
+        assert all(4.5 < text.get_position()[0] < 9.5 and -0.5 < text.get_position()[1] < 3.5 for text in arrows)
+    assert "11 x 9 spaxels, that was sampled" in " ".join(texts(page_figure(post)))
+    assert "not asked for (98)" in texts(tiers_figure(post))
+
+
 def test_page_of_a_spectrum_shows_the_models():
     disc = simulate.cube((1, 1), seed=2)
     post = at_the_fit(fit_cube(disc.cube, a_model(), window=(6480, 6660)))

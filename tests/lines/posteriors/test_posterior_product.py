@@ -125,6 +125,8 @@ def test_header_says_how_it_was_made(product):
     comments = " ".join(str(text) for text in header["COMMENT"])
     assert "Conventions of this posterior" in comments
     assert "covariance of the fit" not in comments
+    assert not any("SOLUTION" in str(card) for card in header.cards)
+    assert header["SIGMATYP"] == "observed"
     names = dict(zip(product["FITCONFIG"].data["parameters"], product["FITCONFIG"].data["values"]))
     assert names["ha.rest_wavelength"] == "6562.8"
     text = "\n".join(product["PRIORS"].data["priors"])

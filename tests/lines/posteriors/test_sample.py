@@ -20,6 +20,7 @@ from ifujax.inference import status as bits
 from ifujax.inference.sampling.options import SamplingOptions
 from ifujax.inference.status import NOT_ASKED
 from ifujax.io.checkpoint import ChunkStore
+from ifujax.lines.posteriors import run as run_module
 from ifujax.lines.posteriors import sampled as sampled_module
 from ifujax.lines.posteriors.chunks import ChunkSampler
 from ifujax.lines.posteriors.quantities import quantities_of
@@ -171,6 +172,21 @@ def test_chunks_do_not_matter(chunk_size: int) -> None:
     assert_same(sampled(), drawn(galaxy(), chunk_size=chunk_size))
 
 
+def test_more_draws_come_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {draws: run_module._chunk_of(draws) for draws in (4, 1000, 4000, 4004, 32000, 128000, 10**7)}
+    assert sizes == {4: 256, 1000: 256, 4000: 256, 4004: 248, 32000: 32, 128000: 8, 10**7: 8}
+    honest, made = ChunkSampler.__call__, []
+
+    def counted(self: ChunkSampler, rows: np.ndarray, progress: Callable | None = None):
+        made.append(len(rows))
+        return honest(self, rows, progress)
+
+    monkeypatch.setattr(ChunkSampler, "__call__", counted)
+    monkeypatch.setattr(run_module, "_CHUNK_DRAWS", 9 * DRAWS)
+    assert_same(sampled(), drawn(galaxy()))
+    assert made == [8, 3]
+
+
 def test_units_do_not_matter_but_the_seed_does() -> None:
     where = [(3, 2)]
     usual = drawn(galaxy(), where=where)
@@ -271,6 +287,13 @@ def test_noise_scaled_as_the_errors_are() -> None:
         assert fit.reduced_chi2[y, x] > 5
         assert abs(post.sd["ha", "velocity"][y, x] / fit.error["ha", "velocity"][y, x] - 1) < 0.2
     assert "the root of the reduced chi2" in post.describe(3, 2)
+    # Without one there is nothing to scale.
+    for value in (np.nan, 0.0):
+        chi2 = fit.found.chi2.copy()
+        chi2[11] = value
+        without = drawn(replace(fit, found=replace(fit.found, chi2=chi2)), where=[(3, 2), (2, 2)])
+        reason = f"no noise: it is scaled by the root of the reduced chi2 (scale_errors), which is {value:g}."
+        assert without.describe(3, 2) == f"spaxel x=3, y=2: not sampled: {reason}"
 
 
 @pytest.mark.parametrize("mode", ["given", "rejection"])
@@ -531,7 +554,22 @@ def test_draws_on_disk(tmp_path: Path) -> None:
         memory.to_arviz(x=3)
     with pytest.raises(UsageError, match="output must not exist"):
         drawn(galaxy(), **options)
-    drawn(galaxy(), overwrite=True, **options | {"where": [(3, 2)]})
+    # Draws of another run are not taken for those of this one.
+    newer = drawn(galaxy(), overwrite=True, **options | {"where": [(3, 2)]})
+    for read in (
+        lambda: post.quantile("ha", "flux", 0.3),
+        lambda: post.draws("ha", "flux", 3, 2),
+        lambda: post.to_arviz(),
+        lambda: post.to_arviz(3, 2),
+    ):
+        with pytest.raises(DataError, match=r"must be the one that was written with this posterior; got a newer one, .*draws.nc"):
+            read()
+    np.testing.assert_array_equal(newer.draws("ha", "flux", 3, 2), memory.draws("ha", "flux", 3, 2))
+    path.rename(tmp_path / "elsewhere.nc")
+    moved = replace(newer, store=tmp_path / "elsewhere.nc")
+    np.testing.assert_array_equal(moved.draws("ha", "flux", 3, 2), memory.draws("ha", "flux", 3, 2))
+    with pytest.raises(DataError, match="must be readable.*Was it moved"):
+        newer.draws("ha", "flux", 3, 2)
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
