@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         fit_star_photometry,
         iterate_image_photometry,
     )
+    from ifujax.photometry.table import photometry_table
     from ifujax.photometry.wideband import bandpass_image, read_filter_curve
 
 _HOME = {
@@ -106,6 +107,7 @@ _HOME = {
     "Observations": "inference.observations",
     "Options": "inference.options",
     "ParameterSpace": "inference.parameters",
+    "photometry_table": "photometry.table",
     "PhotometryOptions": "photometry.config",
     "POSTERIOR_FLAGS": "inference.status",
     "read_config": "lines.dialect",
@@ -190,6 +192,7 @@ __all__ = [
     "images_aligned",
     "iterate_image_photometry",
     "load_fit",
+    "photometry_table",
     "read_config",
     "read_cube",
     "read_filter_curve",

@@ -89,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _warnings_as_lines(), _cleaning_up_when_terminated():
             returned = app(args=arguments, prog_name="ifujax", standalone_mode=False)
             sys.stdout.flush()
+            if returned == EXIT_INTERRUPTED:  # typer makes this of a KeyboardInterrupt
+                raise KeyboardInterrupt
             return returned if isinstance(returned, int) else 0
     except typer.TyperException as error:
         return _fail(f"{error.format_message().rstrip('.')}.{_advice(error)}".replace("?.", "?"), EXIT_USAGE)
@@ -110,14 +112,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(_MEMORY, EXIT_DATA)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(
-            "interrupted. Products that were not finished are not there; the same command goes on where it was.", EXIT_INTERRUPTED
-        )
+        then = _GOES_ON if arguments[:1] and arguments[0] in _RESUMED else _BEGINS_ANEW
+        return _fail(f"interrupted. Products that were not finished are not there; {then}", EXIT_INTERRUPTED)
 
 
 _MEMORY = (
     "the fit must fit into memory; got too little of it. Use a smaller --chunk-size, a narrower fitting_window, or fewer images."
 )
+_RESUMED = ("fit-cube", "sample", "demo")
+_GOES_ON = "the same command goes on where it was."
+_BEGINS_ANEW = "those that were are kept: leave out their inputs, or replace them with --overwrite."
 
 
 def normalise_options(arguments: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from ifujax.cli.display import Display
 from ifujax.cli.fit_cube import CacheOption, DeviceOption, QuietOption, ThreadsOption
 from ifujax.cli.outputs import Outputs, require_distinct, stem
 from ifujax.cli.photometry_job import Job, Wanted, run_each
+from ifujax.cli.regrid import DirectoryOption, UnitOption
 from ifujax.cli.runtime import prepare
 from ifujax.errors import IfujaxWarning, UsageError
 
@@ -72,7 +73,9 @@ def fit_photometry(
         float | None, typer.Option("--init-dy", metavar="ARCSEC", parser=_number, help="The same along y.")
     ] = None,
     min_scale: Annotated[float, typer.Option("--min-scale", metavar="VALUE", help="Least MUSE / HST.")] = 0.0,
-    hst_fwhm: Annotated[float, typer.Option("--hst-fwhm", metavar="ARCSEC", help="PSF of HST, before regridding.")] = 0.085,
+    hst_fwhm: Annotated[
+        float, typer.Option("--hst-fwhm", metavar="ARCSEC", help="PSF of HST, before regridding; by default that of ACS.")
+    ] = 0.085,
     hst_beta: Annotated[float, typer.Option("--hst-beta", metavar="VALUE", help="Its exponent.")] = 1.6,
     margin: Annotated[
         float,
@@ -97,7 +100,7 @@ def fit_photometry(
         Literal["variance", "scaled", "correlated"] | None,
         typer.Option(
             "--noise",
-            help="Errors from the variances; from these times reduced chi2; or with the correlation of neighbours too.",
+            help="The noise: the variances; these times the reduced chi2; or with the correlation of neighbours too.",
             show_default="variance",
         ),
     ] = None,
@@ -105,6 +108,7 @@ def fit_photometry(
         Literal["auto", "native", "regridded"] | None,
         typer.Option("--sampling", help="Whether HST has its own pixels.", show_default="auto: by their size"),
     ] = None,
+    unit: UnitOption = None,
     table: Annotated[
         Path | None, typer.Option("--table", metavar="FILE", help="Write everything, errors too: .ecsv, .fits or .json.")
     ] = None,
@@ -128,10 +132,7 @@ def fit_photometry(
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Of figures.", show_default="MUSE's name")] = None,
     display: Annotated[bool, typer.Option("--display", help="Show figures; wait until they are closed.")] = False,
     nowait: Annotated[bool, typer.Option("--nowait", help="Don't wait.")] = False,
-    output_dir: Annotated[
-        Path,
-        typer.Option("--output-dir", metavar="DIR", help="Folder for what is written; it must exist.", show_default="this one"),
-    ] = Path("."),
+    directory: DirectoryOption = Path("."),
     overwrite: Annotated[bool, typer.Option("-o", "--overwrite", help="Replace products that exist.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Also print errors, correlations and chi2.")] = False,
     device: DeviceOption = None,
@@ -190,10 +191,10 @@ def fit_photometry(
         cards={"HSTIMAGE": (hst.name, "Image of HST")},
         overwrite=overwrite,
     )
-    prefixes = [output_dir / stem(path) for path in muse]
+    prefixes = [directory / stem(path) for path in muse]
     _check_outputs([wanted.plan(prefix) for prefix in prefixes], table, [hst, *muse], extramask, overwrite)
     screen = Display(wait=not nowait) if display else None
-    job = Job(load_image(hst), options, regions, star, None if extramask is None else load_image(extramask))
+    job = Job(load_image(hst), options, regions, star, None if extramask is None else load_image(extramask), unit)
     results, failed = run_each(job, wanted, muse, prefixes, verbose=verbose, quiet=quiet, display=screen)
     if table is not None and any(not result.status for result in results):
         write_table(results, table, overwrite, _command(context))
@@ -212,7 +213,7 @@ def _check_outputs(plans: list[Outputs], table: Path | None, inputs: list[Path],
         plans = [*plans, Outputs(product=table)]
     if extramask is not None:
         inputs = [*inputs, Path(extramask)]
-    require_distinct(inputs, plans, "MUSE image", "use --output-dir or another name")
+    require_distinct(inputs, plans, "MUSE image", "use --directory or another name")
     for plan in plans:
         plan.check(overwrite, made=lambda _: False)
 

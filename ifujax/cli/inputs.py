@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ifujax.errors import IfujaxWarning
 
 if TYPE_CHECKING:
     from ifujax.data.cube import Cube
+    from ifujax.data.image import Image
     from ifujax.data.spectrum import Spectrum
     from ifujax.lines.config import LoadingOptions
 
 _OF_SPAXELS = ("spatial_mask", "nan_spaxels", "vortab")
 """Options of [loading] that mean nothing for a spectrum."""
+
+ImageOrCube = TypeVar("ImageOrCube", "Image", "Cube")
 
 
 def holds_cube(path: Path, scidata: str | int | None = None) -> bool:
@@ -47,6 +50,22 @@ def read_cube_as(path: Path, loading: LoadingOptions) -> Cube:
     from ifujax.io.cubes import read_cube
 
     return read_cube(path, **asdict(loading))
+
+
+def in_stated_unit(found: ImageOrCube, unit: str | None, path: Path) -> ImageOrCube:
+    """Return an image or cube with the unit that ``--unit`` states, if the file has none.
+
+    Warns
+    -----
+    IfujaxWarning
+        If the file has another one, which then holds.
+    """
+    if unit is None or found.unit == unit:
+        return found
+    if not found.unit:
+        return replace(found, unit=unit)
+    warnings.warn(f"--unit has no effect on {path}: its BUNIT is {found.unit}.", IfujaxWarning, stacklevel=2)
+    return found
 
 
 def read_spectrum_as(path: Path, loading: LoadingOptions) -> Spectrum:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
 from ifujax.cli.display import Display
+from ifujax.cli.inputs import in_stated_unit
 from ifujax.cli.messages import report
 from ifujax.cli.outputs import Outputs
 from ifujax.cli.progress import ProgressReporter
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 Star = tuple[float, float, float]
 _ERRORS = (DataError, UsageError, OSError)
+_AT_ONCE = 8
+"""Images that are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ class Job:
     regions : str, optional
     star : (ra, dec, radius), optional
     extramask : Image, optional
+    unit : str, optional
+        Of MUSE images that have none.
     """
 
     hst: Image
@@ -97,6 +103,7 @@ class Job:
     regions: str | None = None
     star: Star | None = None
     extramask: Image | None = None
+    unit: str | None = None
     _scaled: dict[str, Image] = field(default_factory=dict)
 
     def images(self, paths: Sequence[Path], on_error: Callable[[Any, Exception], None]) -> Iterator[ImagePhotometry]:
@@ -104,7 +111,27 @@ class Job:
         from ifujax.photometry.run import iterate_image_photometry
 
         shared = {"regions": self.regions, "star": self.star, "extramask": self.extramask, "options": self.options}
-        return iterate_image_photometry(self.hst, list(paths), on_error=on_error, **shared)
+        if self.unit is None:
+            yield from iterate_image_photometry(self.hst, list(paths), on_error=on_error, **shared)
+            return
+        for first in range(0, len(paths), _AT_ONCE):
+            read = self._read(paths[first : first + _AT_ONCE], on_error)
+            origin = {id(image): path for path, image in read}
+            fail = partial(_of_file, origin, on_error)
+            if read:
+                yield from iterate_image_photometry(self.hst, [image for _, image in read], on_error=fail, **shared)
+
+    def _read(self, paths: Sequence[Path], on_error: Callable[[Any, Exception], None]) -> list[tuple[Path, Image]]:
+        """Return images in the unit that was stated, but for those that `on_error` was told of."""
+        from ifujax.photometry.run import load_image
+
+        read = []
+        for path in paths:
+            try:
+                read.append((path, in_stated_unit(load_image(path), self.unit, path)))
+            except _ERRORS as error:
+                on_error(path, error)
+        return read
 
     def with_star(self, image: ImagePhotometry) -> list[FittedPhotometry]:
         """Return the result of an image, and that of the star in it."""
@@ -128,6 +155,10 @@ class Job:
         )
         compare_scales(image, star)
         return [image, star]
+
+
+def _of_file(origin: Mapping[int, Path], on_error: Callable[[Any, Exception], None], image: Any, error: Exception) -> None:
+    on_error(origin[id(image)], error)
 
 
 def run_each(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifujax.cli.fit_cube import QuietOption
-from ifujax.cli.inputs import holds_cube
+from ifujax.cli.inputs import holds_cube, in_stated_unit
 from ifujax.cli.outputs import Outputs, process_each, require_distinct, stem
 from ifujax.errors import DataError, UsageError
 
@@ -23,7 +23,7 @@ DirectoryOption = Annotated[
 ]
 UnitOption = Annotated[
     str | None,
-    typer.Option("--unit", metavar="UNIT", help="Flux unit of the MUSE file, where it has no BUNIT: 1e-20 erg/s/cm2/Angstrom."),
+    typer.Option("--unit", metavar="UNIT", help="Flux unit of MUSE files that have no BUNIT: 1e-20 erg/s/cm2/Angstrom."),
 ]
 
 
@@ -78,10 +78,8 @@ def _read_muse(path: Path, unit: str | None) -> Image | Cube:
     from ifujax.io.cubes import read_cube
     from ifujax.io.images import read_image
 
-    found = read_cube(path) if holds_cube(path) else read_image(path)
-    if unit is not None:
-        found = replace(found, unit=unit)
-    elif not found.unit:
+    found = in_stated_unit(read_cube(path), unit, path) if holds_cube(path) else in_stated_unit(read_image(path), unit, path)
+    if not found.unit:
         raise DataError(f"{path} must have a flux unit; got no BUNIT. Say --unit '10**(-20)*erg/s/cm**2/Angstrom' if that is it.")
     return found
 

@@ -30,6 +30,8 @@ def solve_spd(matrix: Array, rhs: Array, *, unrolled: bool) -> Array:
     """
     if rhs.ndim == 2:
         return solve_spd(matrix, rhs[..., None], unrolled=unrolled)[..., 0]
+    if matrix.shape[-1] == 0:
+        return rhs
     if not unrolled:
         return _solve_by_columns(matrix, rhs)
     n, columns = matrix.shape[-1], rhs.shape[-1]

@@ -46,13 +46,13 @@ class PhotometryOptions:
         Whether the HST image has its own pixels, or was low-passed and put onto those of MUSE; "auto": by their size.
     integrate_pixels : bool
         Average the Moffat profile over the pixels of MUSE: `fwhm` is then that of the PSF before the pixels, which add about
-        ``0.69 pixel^2 / fwhm`` arcsec to it. By default it is that of the PSF as the pixels sample it, as imphot's is.
+        ``0.23 pixel^2 / fwhm`` arcsec to it. By default it is that of the PSF as the pixels sample it, as imphot's is.
     elliptical : bool
         Also fit ellipticity and angle.
     rotation : bool
         Also fit a rotation of the MUSE image about its centre.
     noise : "variance", "scaled" or "correlated"
-        What errors follow from: the variances of the file; these times the reduced chi2; or these and the correlation of
+        What the noise is: the variances of the file; these times the reduced chi2; or these and the correlation of
         neighbouring pixels, estimated from the residuals.
     method : "forward" or "fourier"
         Forward model weighted by the variances, or imphot's own fit of tapered images in Fourier space.

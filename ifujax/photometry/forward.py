@@ -60,6 +60,11 @@ def model_of(prepared: Prepared, options: PhotometryOptions) -> SceneModel:
     )
 
 
+def engine_of(model: SceneModel) -> Options:
+    """Return the engine's options for a model, whose linear block may be empty."""
+    return ENGINE if model.linear_names else replace(ENGINE, linear="keep")
+
+
 def groups_of(prepared: Sequence[Prepared], options: PhotometryOptions) -> Iterator[tuple[list[int], Group]]:
     """Yield groups of images and which of `prepared` they are."""
     by_model: dict[Any, list[int]] = {}
@@ -104,40 +109,57 @@ def make_group(prepared: Sequence[Prepared], model: SceneModel, options: Photome
     return Group(tuple(prepared), model, space, obs, {name: value for name, value in start.items() if name in free})
 
 
-def fit_prepared(prepared: Sequence[Prepared], options: PhotometryOptions, devices: Any = None) -> Iterator[tuple[int, Outcome]]:
-    """Fit prepared images; yield which of them, and what was found, as groups of them are done."""
+def fit_prepared(
+    prepared: Sequence[Prepared], options: PhotometryOptions, devices: Any = None
+) -> Iterator[tuple[int, Outcome, Prepared]]:
+    """Fit prepared images; yield which of them, what was found, and what was fitted in the end, as groups of them are done."""
     for members, group in groups_of(prepared, options):
-        found = fit_batch(group.model, group.space, group.obs, group.start, options=ENGINE, devices=devices)
-        outcomes = outcomes_of(group, found, options)
+        outcomes = _fitted(group, options, devices)
         for i, outcome in zip(members, outcomes):
-            yield i, _mended(prepared[i], outcome, options, devices)
+            yield i, *_mended(prepared[i], outcome, options, devices)
 
 
-def _mended(prepared: Prepared, outcome: Outcome, options: PhotometryOptions, devices: Any) -> Outcome:
-    """Fit again where the first fit could not honour an option: a scale below its limit, or a rotation beyond first order."""
+def _fitted(group: Group, options: PhotometryOptions, devices: Any) -> list[Outcome]:
+    found = fit_batch(group.model, group.space, group.obs, group.start, options=engine_of(group.model), devices=devices)
+    return [_outcome(group, row, prepared, found, options) for row, prepared in enumerate(group.prepared)]
+
+
+def _fit_one(prepared: Prepared, options: PhotometryOptions, devices: Any) -> Outcome:
+    return _fitted(make_group([prepared], model_of(prepared, options), options), options, devices)[0]
+
+
+def _mended(prepared: Prepared, outcome: Outcome, options: PhotometryOptions, devices: Any) -> tuple[Outcome, Prepared]:
+    """Fit again where the first fit could not honour an option: the noise, a least scale, a rotation beyond first order."""
+    if outcome.status:
+        return outcome, prepared
+    factor = noise_factor(prepared, options, outcome.chi2 / max(outcome.n_good - outcome.n_free, 1))
+    if factor != 1.0:
+        # The weight of the data against the prior counts, not the size of errors alone
+        prepared = replace(prepared, ivar=prepared.ivar / factor)
+        again, prepared = _mended_shape(prepared, _fit_one(prepared, options, devices), options, devices)
+        return replace(again, chi2=again.chi2 * factor), prepared
+    return _mended_shape(prepared, outcome, options, devices)
+
+
+def noise_factor(prepared: Prepared, options: PhotometryOptions, reduced: float) -> float:
+    """Return by what variances are to be multiplied before a second fit: 1 where the first will do."""
+    wanted = options.noise != "variance" or prepared.noise_estimated
+    return reduced if wanted and reduced > 0 and not 0.9 < reduced < 1.1 else 1.0
+
+
+def _mended_shape(prepared: Prepared, outcome: Outcome, options: PhotometryOptions, devices: Any) -> tuple[Outcome, Prepared]:
     if options.fix_scale is None and outcome.values["scale"] < options.min_scale:
-        held = replace(options, fix_scale=options.min_scale)
-        again = next(fit_prepared([prepared], held, devices))[1]
+        again = _fit_one(prepared, replace(options, fix_scale=options.min_scale), devices)
         errors = {**again.errors, "scale": np.nan}  # no error says how far it would go if it could
-        return replace(again, errors=errors, warn=again.warn | bits.AT_BOUND.value)
+        return replace(again, errors=errors, warn=again.warn | bits.AT_BOUND.value), prepared
     if options.rotation and not outcome.status:
         for _ in range(_TURNS):
             more = outcome.values["rotation"] - prepared.rotation
             if not abs(more) > _ENOUGH_ROTATION:
                 break
             prepared = turned(prepared, outcome.values["rotation"], options)
-            group = make_group([prepared], model_of(prepared, options), options)
-            found = fit_batch(group.model, group.space, group.obs, group.start, options=ENGINE, devices=devices)
-            outcome = outcomes_of(group, found, options)[0]
-    return outcome
-
-
-def outcomes_of(group: Group, found: FitResult, options: PhotometryOptions) -> list[Outcome]:
-    """Return what was found of each image of a group."""
-    result = []
-    for row, prepared in enumerate(group.prepared):
-        result.append(_outcome(group, row, prepared, found, options))
-    return result
+            outcome = _fit_one(prepared, options, devices)
+    return outcome, prepared
 
 
 def _outcome(group: Group, row: int, prepared: Prepared, found: FitResult, options: PhotometryOptions) -> Outcome:
@@ -218,8 +240,8 @@ def outcome_of(
         image = values["scale"] * unit + values["bg"]
     if prepared.noise_estimated:
         warn |= bits.NOISE_ESTIMATED.value
-    values["rotation"] = values.get("rotation", 0.0) + prepared.rotation
-    errors.setdefault("rotation", 0.0)
+    if options.rotation:
+        values["rotation"] += prepared.rotation
     _add_ellipse(values, errors, covariance, names)
     kept = grid.cut(np.where(used, prepared.values, np.nan))
     shown = grid.cut(np.where(used, image, np.nan))
@@ -243,8 +265,6 @@ def outcome_of(
 def _add_ellipse(values: dict[str, float], errors: dict[str, float], covariance: np.ndarray, names: tuple[str, ...]) -> None:
     """Add ellipticity and angle, with errors to first order, and take out the components that they were fitted as."""
     if "e1" not in values:
-        values |= {"ellipticity": 0.0, "angle": 0.0}
-        errors |= {"ellipticity": 0.0, "angle": 0.0}
         return
     components = np.array([values.pop("e1"), values.pop("e2")])
     where = [names.index("e1"), names.index("e2")]

@@ -20,7 +20,7 @@ from ifujax.inference.parameters import ParameterSpace
 from ifujax.models.psf import SMALLEST_BETA, MoffatPSF
 from ifujax.models.scene import Reference, SceneModel
 from ifujax.photometry.config import FWHM_LIMITS, LARGEST_BETA, START_BETA, START_FWHM, PhotometryOptions
-from ifujax.photometry.forward import ENGINE, SCALES, make_group, model_of, outcome_of
+from ifujax.photometry.forward import SCALES, engine_of, make_group, model_of, noise_factor, outcome_of
 from ifujax.photometry.outcome import Outcome
 from ifujax.photometry.preparation import Prepared, TransformCache, prepare
 from ifujax.photometry.reference import Grid
@@ -57,8 +57,15 @@ class BandModel:
 
     def design(self, params: Any, coords: BandCoordinates) -> Any:
         """Return the image's columns and offset."""
+        return self.image.design(self._of_image(params, coords), coords.image)
+
+    def __call__(self, params: Any, coords: BandCoordinates) -> Any:
+        """Return the image, with ``scale`` and ``bg`` among the parameters."""
+        return self.image(self._of_image(params, coords), coords.image)
+
+    def _of_image(self, params: Any, coords: BandCoordinates) -> dict[str, Any]:
         fwhm = jax.numpy.clip(params["width"] + params["slope"] * coords.offset, *FWHM_LIMITS)
-        return self.image.design({**params, "fwhm": fwhm}, coords.image)
+        return {**params, "fwhm": fwhm}
 
 
 @dataclass(frozen=True, repr=False)
@@ -203,9 +210,19 @@ def fit_joint_photometry(
     if np.ptp(wavelengths) == 0 and fix_slope is None:
         fix_slope = 0.0
     shared, local, start = _spaces(prepared, options, fix_slope)
-    obs, model = _observations(prepared, options, (wavelengths - reference) / SLOPE_UNIT)
-    found = fit_joint(model, shared, local, obs, start, options=ENGINE, devices=devices)
-    return _result(prepared, wavelengths, reference, found, options)
+
+    def fitted(pairs: list[Prepared]) -> JointPhotometry:
+        obs, model = _observations(pairs, options, (wavelengths - reference) / SLOPE_UNIT)
+        found = fit_joint(model, shared, local, obs, start, options=engine_of(model.image), devices=devices)
+        return _result(pairs, wavelengths, reference, found, options)
+
+    result = fitted(prepared)
+    factor = noise_factor(prepared[0], options, result.chi2 / max(result.n_good - result.n_free, 1))
+    if result.status or factor == 1.0:
+        return result
+    # The weight of the data against the prior counts, not the size of errors alone
+    again = fitted([replace(each, ivar=each.ivar / factor) for each in prepared])
+    return replace(again, chi2=again.chi2 * factor)
 
 
 def _prepared(
@@ -288,17 +305,17 @@ def _result(
     names = found.covariance_names
     width, slope, beta = (float(found.shared[name]) for name in ("width", "slope", "beta"))
     covariance = np.array(found.covariance, dtype=np.float64)
-    factor = 1.0
+    inflated = 1.0
     shares = np.array([each.noise_share for each in prepared])
     used = found.block_status == 0
     chi2 = float(np.sum(found.block_chi2[used] / shares[used])) if not found.status else np.nan
     reduced = chi2 / max(found.dof, 1)
     warn = found.warn
     if options.noise == "scaled" or any(each.noise_estimated for each in prepared):
-        factor = reduced
+        inflated = reduced
     elif not found.status and not 0.5 < reduced < 2.0:
         warn |= bits.CHI2_NOT_1.value
-    covariance *= factor
+    covariance *= inflated
     reference = middle
     if "width" in names and "slope" in names and not found.status:
         i, j = names.index("width"), names.index("slope")
@@ -336,7 +353,7 @@ def _result(
     )
     images = []
     for row, each in enumerate(prepared):
-        outcome = _outcome(row, each, line, options, factor)
+        outcome = _outcome(row, each, line, options, inflated)
         images.append(ImagePhotometry("image", each.muse.name, outcome, each.muse, options=options, prepared=each))
     return replace(line, images=tuple(images))
 

@@ -14,7 +14,7 @@ from ifujax.inference.sampling.options import SamplingOptions
 from ifujax.inference.sampling.sample import sample_batch
 from ifujax.inference.starts import pack_starts
 from ifujax.models.psf import ellipse_components
-from ifujax.photometry.forward import ENGINE, make_group, model_of
+from ifujax.photometry.forward import engine_of, make_group, model_of
 
 if TYPE_CHECKING:
     from ifujax.photometry.results import ImagePhotometry
@@ -73,10 +73,11 @@ def _drawn(result: ImagePhotometry, sampling: SamplingOptions, seed: int) -> tup
         with working_precision("float64"):
             e1, e2 = ellipse_components(values["ellipticity"], values["angle"])
             values |= {"e1": float(e1), "e2": float(e2)}
-    values["rotation"] -= prepared.rotation
+    if result.options.rotation:
+        values["rotation"] -= prepared.rotation
     x = pack_starts(group.space, {name: np.array([values[name]]) for name in free}, 1)[0]
-    fit = evaluate_batch(group.model, group.space, group.obs, x, options=ENGINE)
+    fit = evaluate_batch(group.model, group.space, group.obs, x, options=engine_of(group.model))
     return (
-        sample_batch(group.model, group.space, group.obs, fit, options=ENGINE, sampling=sampling, seed=seed),
+        sample_batch(group.model, group.space, group.obs, fit, options=engine_of(group.model), sampling=sampling, seed=seed),
         group.model.linear_names,
     )

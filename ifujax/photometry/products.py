@@ -20,7 +20,7 @@ from ifujax.errors import DataError, IfujaxWarning, UsageError, unknown
 from ifujax.io.images import write_image
 from ifujax.io.output import atomic_path
 from ifujax.photometry.corrections import Position, apply_corrections
-from ifujax.photometry.table import table_of
+from ifujax.photometry.table import photometry_table
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -212,7 +212,7 @@ def write_table(
         if kind == "json":
             draft.write_text(_json(results, about), encoding="utf-8")
             return Path(path)
-        table = table_of(results)
+        table = photometry_table(results)
         meta = {
             name: text if isinstance(text, str) else ", ".join(f"{k} {v}" for k, v in text.items())
             for name, text in about.items()

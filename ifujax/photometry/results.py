@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ifujax.photometry.config import PhotometryOptions
+    from ifujax.photometry.corrections import Position
     from ifujax.photometry.preparation import Prepared
     from ifujax.photometry.stars import StarOutcome
+
+
+_OPTIONAL = ("ellipticity", "angle", "rotation")
+"""0 where they were not fitted."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ class FittedPhotometry:
     def value(self, name: str) -> FittedValue:
         """Return a parameter by its name."""
         outcome = self.outcome
+        if name not in outcome.values and name in _OPTIONAL:
+            return FittedValue(0.0, 0.0, True)
         error = outcome.errors[name]
         return FittedValue(outcome.values[name], error, error == 0.0)
 
@@ -311,6 +318,25 @@ class ImagePhotometry(FittedPhotometry):
             values, unit=self.muse.unit, title=f"{self.name} {title}", celestial=self.muse.celestial, name=f"{self.name}_{title}"
         )
 
+    def corrected(
+        self,
+        image: Image | None = None,
+        corrections: Sequence[str] = ("xy", "scale", "zero"),
+        position: Position = "crpix",
+    ) -> Image:
+        """Return a MUSE image with what was found taken out of it: see `ifujax.apply_corrections`.
+
+        Parameters
+        ----------
+        image : Image, optional
+            Another image of the same exposure; the one that was fitted by default.
+        corrections : sequence of "xy", "scale", "zero"
+        position : "crpix", "crval" or "resample"
+        """
+        from ifujax.photometry.products import aligned_image
+
+        return aligned_image(self, image, corrections=corrections, position=position)
+
     def plot(self) -> Figure:
         """Return a figure of data, model and residuals."""
         from ifujax.photometry.figures import image_figure
@@ -334,10 +360,24 @@ class StarPhotometry(FittedPhotometry):
         Degrees, degrees, arcsec.
     details : StarOutcome
         Each image by itself, pixels and models included.
+    integrate_pixels : bool
+        Whether `fwhm` is that of the PSF before the pixels.
     """
 
     star: tuple[float, float, float] = field(kw_only=True)
     details: StarOutcome = field(kw_only=True)
+    integrate_pixels: bool = field(kw_only=True, default=False)
+
+    @property
+    def psf(self) -> MoffatPSF:
+        """The PSF of MUSE, for other jobs."""
+        pixel = float(np.mean(pixel_steps(self.muse))) if self.integrate_pixels else 0.0
+        return MoffatPSF(self.fwhm.value, self.beta.value, pixel=pixel)
+
+    @property
+    def hst_psf(self) -> MoffatPSF:
+        """The PSF of HST as this star shows it, for ``hst_psf`` of other fits with the same image on its own pixels."""
+        return MoffatPSF(self.detail("hst_fwhm").value, self.detail("hst_beta").value)
 
     @property
     def ra(self) -> float:

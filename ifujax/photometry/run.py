@@ -17,7 +17,7 @@ from ifujax.errors import DataError, IfujaxWarning, UsageError
 from ifujax.io.images import read_image
 from ifujax.io.regions import RegionList, circle_mask, read_regions, region_mask
 from ifujax.models.psf import MoffatPSF
-from ifujax.photometry.config import BETA_PRIOR, PhotometryOptions
+from ifujax.photometry.config import BETA_PRIOR, HST_PSF, PhotometryOptions
 from ifujax.photometry.forward import fit_prepared
 from ifujax.photometry.fourier import FourierOptions, fit_fourier
 from ifujax.photometry.geometry import celestial_of, pixel_steps
@@ -93,7 +93,7 @@ def fit_image_photometry(hst: Any, muse: Any, **arguments: Any) -> Any:
 
 def iterate_image_photometry(
     hst: ImageLike | Sequence[ImageLike],
-    muse: Sequence[ImageLike],
+    muse: Iterable[ImageLike],
     *,
     regions: Any = None,
     star: Star | None = None,
@@ -123,6 +123,7 @@ def iterate_image_photometry(
         reference = one if isinstance(one, Image) else read[str(one)]
         key = (id(reference), target.unit)
         if key not in scaled:
+            warn_of_camera(reference, options.hst_psf)
             scaled[key] = in_unit_of(reference, target)
         return scaled[key], target, *masks_of(regions, star, extramask, target)
 
@@ -143,9 +144,10 @@ def iterate_image_photometry(
             with _handing_on(other, on_error):
                 hst_image, target, sky, pixel = ready(one, other)
                 prepared.append(prepare(hst_image, target, options, sky, pixel, cache=cache))
-        outcomes: dict[int, Outcome] = dict(fit_prepared(prepared, options, devices))
+        fitted_pairs = {i: (outcome, final) for i, outcome, final in fit_prepared(prepared, options, devices)}
         for i, each in enumerate(prepared):
-            yield ImagePhotometry("image", each.muse.name, outcomes[i], each.muse, options=options, prepared=each)
+            outcome, final = fitted_pairs[i]
+            yield ImagePhotometry("image", each.muse.name, outcome, each.muse, options=options, prepared=final)
 
 
 @contextmanager
@@ -229,11 +231,11 @@ def fit_star_photometry(
     images: Any = muse if many else [muse]
     targets = [load_image(each) for each in images]
     reference = load_image(hst)
-    psf = hst_psf or MoffatPSF(0.085, 1.6)
+    psf = hst_psf or HST_PSF
     pairs = []
     for target in targets:
         scaled = in_unit_of(reference, target)
-        pairs.append((star_pixels(target, *star), star_pixels(scaled, *star, like=target)))
+        pairs.append((star_pixels(_without(target, extramask), *star), star_pixels(scaled, *star, like=target)))
     found = fit_stars(
         pairs,
         fix_fwhm=fix_fwhm,
@@ -244,7 +246,9 @@ def fit_star_photometry(
         hst_beta=float(psf.beta),
     )
     results = [
-        StarPhotometry("stars", target.name, _outcome_of_star(each), target, star=star, details=each)
+        StarPhotometry(
+            "stars", target.name, _outcome_of_star(each), target, star=star, details=each, integrate_pixels=integrate_pixels
+        )
         for target, each in zip(targets, found)
     ]
     return results if many else results[0]
@@ -335,8 +339,6 @@ def in_unit_of(hst: Image, muse: Image) -> Image:
     IfujaxWarning
         If the MUSE image has no unit: HST is then left as it is, and the flux scale has a unit of its own.
     """
-    if hst.unit == muse.unit:
-        return hst
     if not muse.unit:
         warnings.warn(
             f"{muse.name or 'the MUSE image'} has no unit (BUNIT): the flux scale and background are relative to HST in "
@@ -345,7 +347,22 @@ def in_unit_of(hst: Image, muse: Image) -> Image:
             stacklevel=2,
         )
         return hst
+    if hst.unit == muse.unit:
+        return hst
     return rescale_like(hst, muse)
+
+
+def warn_of_camera(hst: Image, psf: Any) -> None:
+    """Warn (IfujaxWarning) where the default PSF, which is that of ACS, is taken for an image of another camera."""
+    camera = str((hst.header or {}).get("INSTRUME", "")).strip().upper()
+    if psf == HST_PSF and camera and not camera.startswith(("ACS", "MUSE")):
+        warnings.warn(
+            f"the PSF of {hst.name or 'the HST image'} is taken for that of ACS, FWHM {HST_PSF.fwhm} arcsec and beta "
+            f"{HST_PSF.beta}; its "
+            f"header says {camera}. Give its own, of a star perhaps: hst_psf (--hst-fwhm, --hst-beta).",
+            IfujaxWarning,
+            stacklevel=2,
+        )
 
 
 def check_star(star: Star | None, required: bool = False) -> None:

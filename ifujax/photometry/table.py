@@ -48,8 +48,6 @@ def report_of(result: FittedPhotometry) -> str:
     unit = result.muse.unit
     lines = [f"{result.name}: {result.method} fit" + (f" failed: {result.reason}" if result.status else "")]
     for name, item in result.parameters.items():
-        if name in ("ellipticity", "angle", "rotation") and item.fixed and item.value == 0.0:
-            continue
         of = _unit_of(name, unit)
         text = f"{item.value:12.6g}   fixed" + " " * 7 if item.fixed else f"{item.value:12.6g} +/- {item.error:<9.3g}"
         lines.append(f"  {name:<11} {text} {of}".rstrip())
@@ -81,7 +79,7 @@ def _correlations(result: FittedPhotometry) -> Iterable[tuple[str, str, float]]:
                 yield names[j], one, float(covariance[i, j] / (size[i] * size[j]))
 
 
-def table_of(results: Iterable[FittedPhotometry]) -> Table:
+def photometry_table(results: Iterable[FittedPhotometry]) -> Table:
     """Return one row a result: every quantity with its error, units, goodness of fit, status and what it means."""
     from astropy.table import Table
 

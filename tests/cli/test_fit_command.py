@@ -136,5 +136,7 @@ def test_interrupted(calls, monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr("ifujax.lines.run.fit_cube", interrupted)
     assert main(["fit-cube", "a.fits", "-c", "ha.cfg"]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert "the same command goes on where it was" in err
     assert not (tmp_path / "a_linefit.fits").exists()

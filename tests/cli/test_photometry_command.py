@@ -17,7 +17,7 @@ from ifujax.cli.app import main
 from ifujax.errors import DataError
 from ifujax.inference.status import NOISE_ESTIMATED, NOT_CONVERGED
 from ifujax.io.images import read_image, write_image
-from tests.small_pair import ALL_FIXED, small_pair, star_position, write_small_pair
+from tests.small_pair import ALL_FIXED, PHOTFLAM, regridded, small_pair, star_position, write_small_pair
 
 QUICK = [part for name, value in ALL_FIXED.items() for part in (f"--{name}", str(value))]
 INPUTS = {"muse.fits", "hst.fits", "hst_on_muse.fits", "hst_counts.fits", "hst_unknown.fits"}
@@ -70,7 +70,7 @@ def test_table_of_the_older_tool(folder, capsys):
 
 
 def test_everything_that_can_be_written(folder, capsys):
-    options = ["--save", "--apply", "--hardcopy", "png", "--table", "all.json", "--output-dir", "out", "--title", "My title"]
+    options = ["--save", "--apply", "--hardcopy", "png", "--table", "all.json", "--directory", "out", "--title", "My title"]
     (folder / "out").mkdir()
     assert run("hst_on_muse.fits", "muse.fits", *QUICK, *options, "--verbose") == 0
     names = {"image.fits", "hst_model.fits", "residual.fits", "aligned.fits", "image_fit.png"}
@@ -128,6 +128,61 @@ def test_several_images_one_of_them_bad(folder, capsys):
     kinds = ("image", "hst_model", "residual")
     assert made(folder) - before == {"t.ecsv"} | {f"{name}_{kind}.fits" for name in ("muse", "third") for kind in kinds}
     assert Table.read("t.ecsv")["name"].tolist() == ["muse", "third"]
+
+
+def test_unit_of_images_that_have_none(folder, capsys):
+    """With the unit, HST in counts per second becomes a flux density; without, it stays as it is."""
+    unit = small_pair().muse.unit
+    counts = replace(regridded(), values=regridded().values * 1e-20 / (5 * PHOTFLAM), unit="electrons/s")
+    write_image(
+        "counts.fits", replace(counts, cards={"FILTER": ("F606W", ""), "PHOTFLAM": (5 * PHOTFLAM, ""), "PHOTPLAM": (5921.0, "")})
+    )
+    write_muse("bare.fits", unit="")
+    write_muse("blind.fits", unit="", celestial=None)
+    images = ["bare.fits", "nowhere.fits", "blind.fits", "muse.fits"]
+    assert run("counts.fits", *images, *QUICK, "--save", "--unit", unit) == 1
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()[3:]] == ["bare", "muse"]
+    errors = [line for line in err.splitlines() if not line.startswith("wrote")]
+    assert [line.split(":")[1:3] for line in errors] == [[" error", " nowhere.fits"], [" error", " blind.fits"]]
+    model = read_image("muse_hst_model.fits")
+    np.testing.assert_array_equal(read_image("bare_hst_model.fits").values, model.values)
+    assert read_image("bare_hst_model.fits").unit == unit
+    assert run("counts.fits", "bare.fits", *QUICK, "--save", "-oq") == 0
+    assert "bare has no unit (BUNIT)" in capsys.readouterr().err
+    peaks = [np.nanmax(each.values) - np.nanmedian(each.values) for each in (model, read_image("bare_hst_model.fits"))]
+    assert peaks[0] == pytest.approx(5 * peaks[1], rel=0.01)
+    # The unit of a file holds
+    assert run("hst_on_muse.fits", "muse.fits", *QUICK, "--unit", "Jy") == 0
+    assert capsys.readouterr().err == f"ifujax: warning: --unit has no effect on muse.fits: its BUNIT is {unit}.\n"
+
+
+def test_interrupted(folder, capsys, monkeypatch):
+    """It does not go on by itself, as fits of cubes do: what is finished stays, and is in the way."""
+    from ifujax.photometry import products
+
+    write, saved = products.write_images, []
+
+    def interrupted(result, *of):
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(result.name)
+        return write(result, *of)
+
+    monkeypatch.setattr(products, "write_images", interrupted)
+    write_muse("third.fits")
+    command = ["hst_on_muse.fits", "muse.fits", "third.fits", *QUICK, "--save", "--table", "t.ecsv"]
+    assert run(*command) == 130
+    err = capsys.readouterr().err
+    assert "goes on where it was" not in err
+    assert err.endswith("those that were are kept: leave out their inputs, or replace them with --overwrite.\n")
+    kinds = ("image", "hst_model", "residual")
+    assert made(folder) == {"third.fits"} | {f"muse_{kind}.fits" for kind in kinds}
+    assert run(*command) == 1
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert run(*command, "--overwrite") == 0
+    assert made(folder) == {"third.fits", "t.ecsv"} | {f"{name}_{kind}.fits" for name in ("muse", "third") for kind in kinds}
 
 
 def test_options_of_the_other_method_are_mentioned(folder, capsys):
@@ -216,7 +271,7 @@ def test_output_that_fails_leaves_the_others(folder, capsys, monkeypatch):
         (["hst.fits", "muse.fits", "--regions", "bad.reg"], 2, "bad.reg"),
         (["hst.fits", "muse.fits", "--regions", "beside.reg"], 1, "must leave pixels"),
         (["hst.fits", "muse.fits", "--save", "--apply"], 1, "output must not exist; got muse_aligned.fits"),
-        (["hst.fits", "muse.fits", "--apply", "--output-dir", "no"], 1, "in an existing folder"),
+        (["hst.fits", "muse.fits", "--apply", "--directory", "no"], 1, "in an existing folder"),
         (["hst.fits", "muse.fits", "muse.fits", "--save"], 2, "a name of its own"),
         (["hst.fits", "muse.fits", "--table", "muse.fits", "-o"], 2, "a name of its own"),
         (["hst.fits", "muse.fits", "--table", "t.csv"], 2, "unknown table format '.csv'"),
@@ -261,6 +316,9 @@ def test_help_teaches(capsys):
     out = capsys.readouterr().out
     assert out.count("  ifujax fit-photometry hst") == 3
     assert "Exit code: 0 done" in out
+    for option in ("--unit UNIT", "--directory DIR"):
+        assert f"  {option} " in out
+    assert "--output-dir" not in out
 
 
 @pytest.mark.slow

@@ -122,16 +122,16 @@ def test_resting_point_is_that_of_scipy(ratio: float | None) -> None:
     scale, step = np.array([1e-15, 1e-15]), 1e-3
     for i in range(2):
 
-        def table_of(x: np.ndarray, i: int = i) -> np.ndarray:
+        def photometry_table(x: np.ndarray, i: int = i) -> np.ndarray:
             second = x[3] if ratio is None else ratio * x[0]
             return np.array([[[x[0] * scale[i], x[1], x[2]], [second * scale[i], x[1], x[2]]]])
 
-        def residual(x: np.ndarray, i: int = i, table_of=table_of) -> np.ndarray:
-            return (values[i] - line_profiles(wave, rest, table_of(x)).sum(axis=1)[0]) * np.sqrt(weights[i])
+        def residual(x: np.ndarray, i: int = i, photometry_table=photometry_table) -> np.ndarray:
+            return (values[i] - line_profiles(wave, rest, photometry_table(x)).sum(axis=1)[0]) * np.sqrt(weights[i])
 
         x0 = [0.3, 0.0, 100.0] + ([0.3] if ratio is None else [])
         best = least_squares(residual, x0, x_scale=[0.1, 50, 50, 0.1][: len(x0)], xtol=1e-15, ftol=1e-15, gtol=1e-15).x
-        table = table_of(best)
+        table = photometry_table(best)
         moves, _ = moves_of(table, scale[i : i + 1], ratio)
         ours = forward_difference_point(wave, rest, values[i : i + 1], weights[i : i + 1], table, moves, step)
 

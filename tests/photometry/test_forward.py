@@ -34,6 +34,7 @@ def test_recovers_a_pair_without_noise() -> None:
     np.testing.assert_allclose(np.sqrt(np.diag(fit.covariance)), [fit.value(n).error for n in fit.covariance_names])
 
 
+@pytest.mark.slow
 def test_regridded_hst_gives_the_same() -> None:
     native = ifujax.fit_image_photometry(pair().hst, pair().muse)
     fit = ifujax.fit_image_photometry(regrid_like(pair().hst, pair().muse), pair().muse)
@@ -100,6 +101,23 @@ def test_without_variance_the_noise_is_estimated() -> None:
         assert fit.value(name).value == pytest.approx(known.value(name).value, abs=0.02 * known.value(name).error)
         assert fit.value(name).error == pytest.approx(known.value(name).error, rel=0.06)
     assert known.warn == 0
+
+
+def test_wrong_variances_and_the_prior() -> None:
+    """Variances that are 300 times too large would let the prior of beta win; scaled noise means that they don't."""
+    noisy = pair(seed=3, beta=3.8)
+    known = ifujax.fit_image_photometry(noisy.hst, noisy.muse)
+    wrong = replace(noisy.muse, variance=300.0 * noisy.muse.variance)
+    fooled = ifujax.fit_image_photometry(noisy.hst, wrong)
+    assert fooled.warn & bits.CHI2_NOT_1.value
+    assert fooled.beta.value < known.beta.value - 2 * known.beta.error
+    for noise in ("scaled", "correlated"):
+        fit = ifujax.fit_image_photometry(noisy.hst, wrong, noise=noise)
+        for name in NAMES:
+            assert fit.value(name).value == pytest.approx(known.value(name).value, abs=0.1 * known.value(name).error)
+            assert fit.value(name).error == pytest.approx(known.value(name).error, rel=0.2)
+        assert fit.reduced_chi2 == pytest.approx(1 / 300, rel=0.1)
+    assert np.sum((fit.prepared.ivar > 0)) == fit.n_good
 
 
 def test_units_do_not_matter() -> None:

@@ -67,6 +67,7 @@ def test_recovery_without_noise():
     assert found.covariance[0, 1] < 0
 
 
+@pytest.mark.slow
 def test_stars_in_a_batch_are_those_fitted_alone(rng):
     pairs = [
         (star(MUSE | {"flux": flux}, 0.2, radius, 0.05, rng), star(HST, 0.05, 0.8, 0.05, rng))
@@ -95,6 +96,7 @@ def test_units_do_not_matter(rng):
         assert without.errors["fwhm"] == pytest.approx(plain.errors["fwhm"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_psf_before_its_pixels():
     of = HST | {"fwhm": 0.3, "dx": 0.07, "dy": -0.04}
     muse, hst = star(MUSE, 0.2, 3.0, 0.05, fine=40), star(of, 0.1, 1.5, 0.05, fine=40)
@@ -107,6 +109,7 @@ def test_the_psf_before_its_pixels():
     assert sampled.values["fwhm"] > 0.66
 
 
+@pytest.mark.slow
 def test_fixed_values_and_a_prior(rng):
     pair = star(MUSE, 0.2, 2.0, 0.5, rng), star(HST, 0.05, 0.8, 0.5, rng)
     free = fit_star_pair(*pair)
@@ -263,6 +266,7 @@ def stored(*parts):
     return json.loads(reference_data("image_photometry", *parts).read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hdfs_starA", "hdfs_starA_beta2.5", "hdfs_starB", "hdfs_starB_beta2.5"])
 def test_stored_results_of_the_muse_side(name):
     """The older tool's fit of the MUSE image is sound; errors from residuals there."""
@@ -285,6 +289,7 @@ TRUE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["S1", "S2"])
 def test_scale_of_a_regridded_star(case):
     """A Moffat function can't follow the wings of a filtered star, the filtered profile can."""

@@ -122,15 +122,20 @@ def page_figure(post: CubePosterior, line: str | None = None) -> Figure:
     name = fit.cube.path.name if fit.cube.path else "cube"
     detected, sampled = int(post.detected(line).sum()), int((post.tier > 0).sum())
     caption = (
-        f"{post.draws_per_spaxel} draws of each of {sampled:,} spaxels (seed {post.seed}). Percentiles of the posterior in one "
+        f"{post.draws_per_spaxel} draws of {_counted(sampled, 'each of ')} (seed {post.seed}). Percentiles of the posterior in one "
         f"colour scale: the true value lies below the map of 16 % with a probability of 16 %, and so on. Velocity and "
-        f"dispersion are shown where {line} is detected ({detected:,} spaxels): elsewhere they fill their bounds."
+        f"dispersion are shown where {line} is detected ({_counted(detected)}): elsewhere they fill their bounds."
     )
     window = _window(post)
     if window is not None:
         caption += f" Maps show the part of the field, {fit.shape[1]} x {fit.shape[0]} spaxels, that was sampled."
     title = f"{name}: posterior of {line}"
     return posterior_page([*rows, _tiers(post)], title, caption, wcs=fit.cube.celestial, window=window)
+
+
+def _counted(number: int, before: str = "") -> str:
+    """Return "1 spaxel", or the number of several after some words."""
+    return "1 spaxel" if number == 1 else f"{before}{number:,} spaxels"
 
 
 def models_of_draws(post: CubePosterior, x: int, y: int, most: int = _MODELS) -> np.ndarray:

@@ -174,7 +174,7 @@ def check_memory(layout: Layout, spaxels: int, advice: str) -> None:
     if size > LARGEST_IN_MEMORY:
         raise UsageError(
             f"draws must take less than {LARGEST_IN_MEMORY / 1e9:g} GB of memory; got {size / 1e9:.1f} GB for {spaxels} "
-            f"spaxels with {layout.chains * layout.draws} draws each. {advice}"
+            f"spaxel{'' if spaxels == 1 else 's'} with {layout.chains * layout.draws} draws each. {advice}"
         )
 
 

@@ -42,15 +42,15 @@ class Chosen:
         UsageError
             For a map of another shape, or spaxels outside the image.
         DataError
-            If none of the spaxels has a fit.
+            If none of the spaxels has a fit, or noise.
         """
         asked = _asked(fit, where)
         every = np.arange(fit.cube.n_spaxels)
+        usable = fit.found.status == 0
         with np.errstate(invalid="ignore"):
-            fitted = (fit.found.status == 0) & (error_scale(fit, every) > 0)
+            fitted = usable & (error_scale(fit, every) > 0)
         if not (asked & fitted).any():
-            known = f"{int(fitted.sum())} of {fitted.size} spaxels have one" if where is not None else "no spaxel has one"
-            raise DataError(f"spaxels to sample must have a fit; {known}. fit.status says why the others have none.")
+            raise _nothing_to_sample(asked & usable, fitted, where)
         home = _home(fit)
         rows, place = np.unique(home[asked & fitted], return_inverse=True)
         index = np.full(every.size, -1)
@@ -61,6 +61,20 @@ class Chosen:
         """Return the spaxels for which some of `rows` stand, and which of these (counted from `first`) stands for each."""
         spaxels = np.flatnonzero((self.index >= first) & (self.index < last))
         return spaxels, self.index[spaxels] - first
+
+
+def _nothing_to_sample(noiseless: np.ndarray, fitted: np.ndarray, where: Where) -> DataError:
+    """Say what spaxels lack: a fit, or, of `noiseless` ones, only the noise."""
+    if noiseless.any():
+        return DataError(
+            "spaxels to sample must have a reduced chi2 above 0, whose root is the scale of the noise with scale_errors; got "
+            f"none in {int(noiseless.sum())} that were fitted. Fit without scale_errors, or with fewer parameters."
+        )
+    count = int(fitted.sum())
+    known = (
+        f"{count} of {fitted.size} spaxels {'has' if count == 1 else 'have'} one" if where is not None else "no spaxel has one"
+    )
+    return DataError(f"spaxels to sample must have a fit; {known}. fit.status says why the others have none.")
 
 
 def error_scale(fit: CubeFit, rows: np.ndarray) -> np.ndarray:

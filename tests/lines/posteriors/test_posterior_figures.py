@@ -223,7 +223,10 @@ def test_maps_of_a_small_region_show_it_alone():
         arrows = [text for text in maps[0].texts if text.get_text() in "NE" and text.get_text()]
         assert len(arrows) == 2
         assert all(4.5 < text.get_position()[0] < 9.5 and -0.5 < text.get_position()[1] < 3.5 for text in arrows)
-    assert "11 x 9 spaxels, that was sampled" in " ".join(texts(page_figure(post)))
+    caption = " ".join(texts(page_figure(post)))
+    assert "11 x 9 spaxels, that was sampled" in caption
+    assert "draws of 1 spaxel (seed" in " ".join(caption.split())
+    assert "1 spaxels" not in caption
     assert "not asked for (98)" in texts(tiers_figure(post))
 
 
