@@ -1,8 +1,9 @@
 """Coverage, scatter and bias of image fits on 1,000 realisations of noise each.
 
-The reference scenes S1 and S2 of imphot's measurements (where that data is at hand; ``--data``), with HST at its native sampling and
-regridded, and scenes of `ifujax.simulate` with the same parameters, whose HST PSF is known exactly. Prints, for every parameter: bias
-and scatter of the fits, the mean reported error, and the share of fits within one reported error of the truth.
+The reference scenes S1 and S2 of imphot's measurements (where that data is at hand; ``--data``), with HST at its native
+sampling and regridded, and scenes of `ifujax.simulate` with the same parameters, whose HST PSF is known exactly. Prints, for
+every parameter: bias and scatter of the fits, the mean reported error, and the share of fits within one reported error of the
+truth.
 
     python benchmarks/photometry_coverage.py --data ../shared/data/image_photometry
 """

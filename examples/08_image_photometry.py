@@ -6,7 +6,8 @@ A MUSE image of the Hubble Deep Field South is compared with that of HST: the po
 background and the pointing come out, each with an error. At the end four bands are fitted together.
 
 The images come from PyPI on first use (60 MB, kept in your cache folder). Without network simulated ones take their place.
-From the command line: ``ifujax fit-photometry hst_hdfs.fits muse_hdfs.fits --regions bright.reg --noise correlated``.
+From the command line: ``ifujax fit-photometry hst.fits muse.fits --regions bright.reg --noise correlated``, and ``--unit`` where
+the MUSE image has none.
 """
 
 from dataclasses import replace
@@ -42,6 +43,7 @@ print(hst)
 # ------
 # The PSF of HST has to be known: it is taken out before that of MUSE is put in. The default is that of ACS on pixels of 0.03
 # arcsec; this is WFPC2, so a star of the field is measured in both images. Counts of HST become fluxes by PHOTFLAM of its header.
+# The errors of MUSE are too large: those of its file are, as the next fit shows.
 of_star = ifujax.fit_star_photometry(hst, muse, star)
 print(of_star.summary())
 for name in ("muse_fwhm", "hst_fwhm", "hst_beta"):
@@ -54,16 +56,10 @@ profiles = of_star.plot()
 # HST keeps its own pixels. A bright star at the edge has moved between the two epochs, which would be taken for a shift of the
 # whole field: a region leaves it out.
 #
-# The first fit shows by its reduced chi2 that the variances of this image are not those of its noise. The second one has right
-# ones, and ``noise="correlated"`` takes from the residuals how far the noise is alike in neighbouring pixels.
+# The reduced chi2 shows that the variances of this image are not those of its noise, which ``noise="scaled"`` puts right.
+# ``noise="correlated"`` also takes from the residuals how far the noise is alike in neighbouring pixels.
 regions = ["fk5", f'-circle({bright[0]}, {bright[1]}, {bright[2]}")']
-options = ifujax.PhotometryOptions(
-    hst_psf=ifujax.MoffatPSF(of_star.detail("hst_fwhm").value, of_star.detail("hst_beta").value),
-    noise="correlated",
-)
-first = ifujax.fit_image_photometry(hst, muse, regions=regions, options=options)
-print(f"reduced chi2: {first.reduced_chi2:.4f}")
-muse = replace(muse, variance=muse.variance * first.reduced_chi2)
+options = ifujax.PhotometryOptions(hst_psf=of_star.hst_psf, noise="correlated")
 fit = ifujax.fit_image_photometry(hst, muse, regions=regions, options=options)
 print(fit)
 print(fit.fit_report())
@@ -90,8 +86,7 @@ for aperture in (0.5, 1.0, 2.0):
 # Correct the image
 # -----------------
 # Position, background and flux scale become those of HST. A fit of the corrected image has nothing left to find.
-found = {name: getattr(fit, name).value for name in ("dx", "dy", "dra", "ddec", "bg", "scale")}
-aligned = ifujax.apply_corrections(muse, **found)
+aligned = fit.corrected()
 again = ifujax.fit_image_photometry(hst, aligned, regions=regions, options=options)
 for name in ("scale", "bg", "dx", "dy", "fwhm"):
     print(f"{name:6s} {getattr(fit, name)!s:26s} after: {getattr(again, name)}")

@@ -116,7 +116,7 @@ class RadialGrid:
 
     low: float
     high: float
-    degree: int = 20
+    degree: int = 18
 
     @property
     def nodes(self) -> np.ndarray:

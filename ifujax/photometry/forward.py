@@ -172,8 +172,12 @@ def _outcome(group: Group, row: int, prepared: Prepared, found: FitResult, optio
     if np.ptp(prepared.values[prepared.ivar > 0]) == 0.0:
         status |= bits.CONSTANT_DATA.value
         values, covariance = dict.fromkeys(values, np.nan), np.full_like(covariance, np.nan)
+    unit = None
     if not status:
-        covariance, more = _covariance(model, prepared, values, covariance, names, found.n_free, options)
+        correlated = options.noise == "correlated"
+        free = tuple(name for name in names if name not in model.linear_names) if correlated else ()
+        unit, slopes = render(model, free, values, prepared.transform.coordinates)
+        covariance, more = _covariance(model, prepared, values, unit, slopes, covariance, found.n_free, options)
         warn |= more
     errors = dict.fromkeys(values, 0.0)
     errors |= {name: float(np.sqrt(variance)) for name, variance in zip(names, np.diag(covariance))}
@@ -183,6 +187,7 @@ def _outcome(group: Group, row: int, prepared: Prepared, found: FitResult, optio
         errors,
         covariance,
         names,
+        unit=unit,
         chi2=chi2,
         n_free=found.n_free,
         n_iter=int(found.n_iter[row]),
@@ -196,21 +201,21 @@ def _covariance(
     model: SceneModel,
     prepared: Prepared,
     values: dict[str, float],
+    unit: np.ndarray,
+    slopes: list[np.ndarray],
     covariance: np.ndarray,
-    names: tuple[str, ...],
     n_free: int,
     options: PhotometryOptions,
 ) -> tuple[np.ndarray, int]:
     """Return the covariance under the noise that was asked for, and a warning bit."""
-    correlated = options.noise == "correlated"
-    free = tuple(name for name in names if name not in model.linear_names)
-    unit, slopes = render(model, free if correlated else (), values, prepared.transform.coordinates)
     root = np.sqrt(prepared.ivar)
     residual = (prepared.values - values["scale"] * unit - values["bg"]) * root
     used = prepared.ivar > 0
-    if correlated:
+    if options.noise == "correlated":
         columns = [values["scale"] * slope for slope in slopes]
         columns += [unit if name == "scale" else np.ones_like(unit) for name in model.linear_names]
+        if not columns:
+            return covariance, 0
         return correlated_covariance(covariance, np.stack(columns) * root, residual_correlation(residual, used)), 0
     reduced = float(np.sum(residual**2)) / prepared.noise_share / max(int(used.sum()) - n_free, 1)
     if options.noise == "scaled" or prepared.noise_estimated:
@@ -225,6 +230,7 @@ def outcome_of(
     covariance: np.ndarray,
     names: tuple[str, ...],
     *,
+    unit: np.ndarray | None = None,
     chi2: float,
     n_free: int,
     n_iter: int,
@@ -232,11 +238,12 @@ def outcome_of(
     warn: int,
     options: PhotometryOptions,
 ) -> Outcome:
-    """Complete values and errors, and add the images."""
+    """Complete values and errors, and add the images; `unit` is the reference as the image shows it, if that is known."""
     grid, used = prepared.grid, prepared.ivar > 0
     image = np.full(grid.shape, np.nan)
     if not status:
-        unit, _ = render(model_of(prepared, options), (), values, prepared.transform.coordinates)
+        if unit is None:
+            unit, _ = render(model_of(prepared, options), (), values, prepared.transform.coordinates)
         image = values["scale"] * unit + values["bg"]
     if prepared.noise_estimated:
         warn |= bits.NOISE_ESTIMATED.value

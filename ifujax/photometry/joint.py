@@ -217,12 +217,14 @@ def fit_joint_photometry(
         return _result(pairs, wavelengths, reference, found, options)
 
     result = fitted(prepared)
-    factor = noise_factor(prepared[0], options, result.chi2 / max(result.n_good - result.n_free, 1))
+    guessed = next((each for each in prepared if each.noise_estimated), prepared[0])
+    factor = noise_factor(guessed, options, result.chi2 / max(result.n_good - result.n_free, 1))
     if result.status or factor == 1.0:
         return result
     # The weight of the data against the prior counts, not the size of errors alone
     again = fitted([replace(each, ivar=each.ivar / factor) for each in prepared])
-    return replace(again, chi2=again.chi2 * factor)
+    images = tuple(replace(each, outcome=replace(each.outcome, chi2=each.outcome.chi2 * factor)) for each in again.images)
+    return replace(again, images=images, chi2=again.chi2 * factor)
 
 
 def _prepared(

@@ -13,9 +13,8 @@ from scipy import ndimage
 
 from ifujax.data.image import Image
 from ifujax.errors import DataError
-from ifujax.models.psf import MoffatPSF
-from ifujax.photometry.config import START_BETA, START_FWHM, PhotometryOptions
-from ifujax.photometry.reference import Grid, HstTransform, psf_transform, transform_hst
+from ifujax.photometry.config import PhotometryOptions
+from ifujax.photometry.reference import Grid, HstTransform, transform_hst
 from ifujax.photometry.shift import best_shift
 
 TransformCache = MutableMapping[Any, HstTransform]
@@ -165,18 +164,11 @@ def _first_shift(
     ]
     if not any(reach):
         return centre[1], centre[0]
-    y, x = best_shift(blurred(transform), values, ivar, at, (reach[0], reach[1]))
+    y, x = best_shift(transform.typical, values, ivar, at, (reach[0], reach[1]))
     return (
         centre[1] if options.fix_dx is not None else x * step_x,
         centre[0] if options.fix_dy is not None else y * step_y,
     )
-
-
-def blurred(transform: HstTransform, fwhm: float = START_FWHM, beta: float = START_BETA) -> np.ndarray:
-    """Return HST as a MUSE image of some seeing shows it, (n_y, n_x); finer frequencies are left out."""
-    fy, fx = transform.frequencies
-    kernel = psf_transform(MoffatPSF(fwhm, beta), fy[:1], fx[:1])[0, 0]
-    return fft.irfft2(transform.transform[0, 0] * kernel, s=transform.grid.shape)
 
 
 def low_passed(values: np.ndarray, ivar: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

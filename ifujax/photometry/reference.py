@@ -14,7 +14,7 @@ from scipy import ndimage
 from ifujax.data.image import Image
 from ifujax.errors import DataError, UsageError
 from ifujax.inference.precision import working_precision
-from ifujax.models.psf import PSF, RadialGrid
+from ifujax.models.psf import PSF, MoffatPSF, RadialGrid
 from ifujax.models.scene import Reference
 from ifujax.photometry.geometry import PixelMap, has_data, pixel_steps
 
@@ -118,6 +118,11 @@ class HstTransform:
         return RadialGrid(math.floor(10.0 * low) / 10.0, math.ceil(10.0 * high) / 10.0)
 
     @cached_property
+    def typical(self) -> np.ndarray:
+        """HST as MUSE usually shows it, (n_y, n_x): what the first shift is looked for with."""
+        return blurred(self, 0.7, 2.8)
+
+    @cached_property
     def coordinates(self) -> Reference:
         """What `SceneModel` takes."""
         fy, fx = self.frequencies
@@ -126,6 +131,13 @@ class HstTransform:
         # Two real arrays: the engine casts those to the working precision
         real, imag = np.ascontiguousarray(np.real(self.transform)), np.ascontiguousarray(np.imag(self.transform))
         return Reference(real, imag, fx, fy, np.log(k), self.grid.x, self.grid.y, np.array(self.grid.step))
+
+
+def blurred(transform: HstTransform, fwhm: float, beta: float) -> np.ndarray:
+    """Return HST as a MUSE image of some seeing shows it, (n_y, n_x); frequencies beyond the limit of the pixels are left out."""
+    fy, fx = transform.frequencies
+    kernel = psf_transform(MoffatPSF(fwhm, beta), fy[:1], fx[:1])[0, 0]
+    return fft.irfft2(transform.transform[0, 0] * kernel, s=transform.grid.shape)
 
 
 def transform_hst(

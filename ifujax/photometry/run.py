@@ -342,7 +342,7 @@ def in_unit_of(hst: Image, muse: Image) -> Image:
     if not muse.unit:
         warnings.warn(
             f"{muse.name or 'the MUSE image'} has no unit (BUNIT): the flux scale and background are relative to HST in "
-            f"{hst.unit or 'its own unit'}.",
+            f"{hst.unit or 'its own unit'}. Say it: --unit, or dataclasses.replace(image, unit=...).",
             IfujaxWarning,
             stacklevel=2,
         )

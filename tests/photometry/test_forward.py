@@ -117,7 +117,7 @@ def test_wrong_variances_and_the_prior() -> None:
             assert fit.value(name).value == pytest.approx(known.value(name).value, abs=0.1 * known.value(name).error)
             assert fit.value(name).error == pytest.approx(known.value(name).error, rel=0.2)
         assert fit.reduced_chi2 == pytest.approx(1 / 300, rel=0.1)
-    assert np.sum((fit.prepared.ivar > 0)) == fit.n_good
+    assert np.sum(fit.prepared.ivar > 0) == fit.n_good
 
 
 def test_units_do_not_matter() -> None:

@@ -122,8 +122,8 @@ def page_figure(post: CubePosterior, line: str | None = None) -> Figure:
     name = fit.cube.path.name if fit.cube.path else "cube"
     detected, sampled = int(post.detected(line).sum()), int((post.tier > 0).sum())
     caption = (
-        f"{post.draws_per_spaxel} draws of {_counted(sampled, 'each of ')} (seed {post.seed}). Percentiles of the posterior in one "
-        f"colour scale: the true value lies below the map of 16 % with a probability of 16 %, and so on. Velocity and "
+        f"{post.draws_per_spaxel} draws of {_counted(sampled, 'each of ')} (seed {post.seed}). Percentiles of the posterior in "
+        f"one colour scale: the true value lies below the map of 16 % with a probability of 16 %, and so on. Velocity and "
         f"dispersion are shown where {line} is detected ({_counted(detected)}): elsewhere they fill their bounds."
     )
     window = _window(post)
