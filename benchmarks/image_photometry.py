@@ -1,7 +1,7 @@
 """CPU time of an image fit beside what imphot does (imphot_equivalent.py): one thread, compilation apart, in one run.
 
-Simulated pairs of 80 to 320 pixels a side, beta free. The forward fit gets the HST image with its own pixels, transformed once for
-all images, and regridded; the Fourier fit and the baseline get it regridded. Also 50 images in one call, of three shapes.
+Simulated pairs of 80 to 320 pixels a side, beta free. The forward fit gets the HST image with its own pixels, transformed once
+for all images, and regridded; the Fourier fit and the baseline get it regridded. Also 50 images in one call, of three shapes.
 
     PYTHONPATH=. python benchmarks/image_photometry.py
 """

@@ -98,11 +98,11 @@ def make_fit(case: Case, n: int, seed: int = 1, precision: str = "float64") -> i
     return ifujax.fit_cube(cube, case.model(TAU), starts=8 if case is TWO else 1, precision=precision)
 
 
-def efficiency(case: Case, n: int, loop: int) -> list[Row]:
+def efficiency(case: Case, n: int, loop: int, iterations: int) -> list[Row]:
     """Effective draws for a CPU second against plain numpyro; CPU of NUTS against a loop."""
     fit = make_fit(case, n)
     post, ours = seconds_of(lambda: ifujax.sample(fit, method="importance"))
-    plain = PlainNuts(fit, TAU)
+    plain = PlainNuts(fit, TAU, iterations, iterations)
     draws, theirs = plain.batched()
     kish = np.where(np.isfinite(post.ess), post.ess, 0.0).ravel()
     handed_out = np.array([_distinct(post, i) for i in range(n)])
@@ -126,7 +126,9 @@ def efficiency(case: Case, n: int, loop: int) -> list[Row]:
         if case is ONE
         else Row(case.name, "share that passes importance sampling", f"{share:.1%}")
     )
-    _, nuts = seconds_of(lambda: ifujax.sample(fit, method="nuts"))
+    # As many draws a chain as the loop, whatever the chains look like then; ours warm up for 300 iterations
+    same = ifujax.SamplingOptions(method="nuts", chain_draws=iterations, draws=4 * iterations, max_rhat=1e9, min_chain_ess=1e-9)
+    _, nuts = seconds_of(lambda: ifujax.sample(fit, sampling=same))
     one_by_one = plain.loop(loop)
     ratio = one_by_one / (nuts / n)
     text = f"{one_by_one:.2f} / {nuts / n:.3f} = {ratio:.0f}"
@@ -250,6 +252,7 @@ def chunks(case: Case, n: int) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=64, help="spaxels of each measurement")
+    parser.add_argument("--iterations", type=int, default=500, help="of the baseline's warm-up, and draws of each of its chains")
     parser.add_argument("--quick", action="store_true", help="12 spaxels, one component only unless --case says otherwise")
     parser.add_argument("--case", action="append", choices=[case.name for case in (ONE, TWO, HERMITE)], help="only these")
     parser.add_argument("--json", type=Path, help="also write the table to this file")
@@ -262,7 +265,7 @@ def main() -> None:
             continue
         few = n if case is ONE else max(n // 4, 4)  # their reference takes a minute a spaxel
         for part in (
-            lambda case=case: efficiency(case, n, 2 if options.quick else 6),
+            lambda case=case: efficiency(case, n, 2 if options.quick else 6, options.iterations),
             lambda case=case, few=few: accuracy(case, few),
             lambda case=case: float32(case, n),
             lambda case=case: chunks(case, n if options.quick else 5 * n),
