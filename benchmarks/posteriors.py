@@ -127,8 +127,8 @@ def efficiency(case: Case, n: int, loop: int, iterations: int) -> list[Row]:
         else Row(case.name, "share that passes importance sampling", f"{share:.1%}")
     )
     # As many draws a chain as the loop, whatever the chains look like then; ours warm up for 300 iterations
-    same = ifujax.SamplingOptions(method="nuts", chain_draws=iterations, draws=4 * iterations, max_rhat=1e9, min_chain_ess=1e-9)
-    _, nuts = seconds_of(lambda: ifujax.sample(fit, sampling=same))
+    same = ifujax.SamplingOptions(chain_draws=iterations, max_rhat=1e9, min_chain_ess=1e-9)
+    _, nuts = seconds_of(lambda: ifujax.sample(fit, method="nuts", draws=4 * iterations, sampling=same))
     one_by_one = plain.loop(loop)
     ratio = one_by_one / (nuts / n)
     text = f"{one_by_one:.2f} / {nuts / n:.3f} = {ratio:.0f}"
