@@ -108,8 +108,6 @@ class PhotometryOptions:
             )
         if not self.min_scale >= 0:
             raise UsageError(f"min_scale must be 0 or more; got {self.min_scale}.")
-        if self.fix_scale is not None and not self.fix_scale > 0:
-            raise UsageError(f"fix_scale must be positive; got {self.fix_scale:g}.")
         if self.fix_scale is not None and not self.fix_scale >= self.min_scale:
             raise UsageError(f"fix_scale must be min_scale, {self.min_scale:g}, or more; got {self.fix_scale:g}.")
         for name in ("margin", "edge"):

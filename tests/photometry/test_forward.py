@@ -159,6 +159,19 @@ def test_least_scale() -> None:
 
 
 @pytest.mark.slow
+def test_an_image_without_the_scene_ends_at_the_least_scale() -> None:
+    """What fits best with a negative scale is held at the default limit, 0, and spoils no other image."""
+    muse = pair(seed=3).muse
+    negative = replace(muse, values=-muse.values)
+    fixed = {"fix_dx": 0.12, "fix_dy": -0.23, "fix_fwhm": 0.65, "fix_beta": 2.8}
+    bad, good = ifujax.fit_image_photometry(pair().hst, [negative, muse], **fixed)
+    assert bad.scale.value == 0.0
+    assert np.isnan(bad.scale.error)
+    assert bad.warn & bits.AT_BOUND.value
+    assert good.scale.value == pytest.approx(TRUTH["scale"], abs=3 * good.scale.error)
+
+
+@pytest.mark.slow
 def test_elliptical_psf() -> None:
     given = pair(ellipticity=0.25, angle=40.0)
     fit = ifujax.fit_image_photometry(given.hst, given.muse, elliptical=True)
