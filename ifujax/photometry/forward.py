@@ -266,6 +266,7 @@ def outcome_of(
         rms=float(np.sqrt(np.nanmean((kept - shown) ** 2))) if not status else np.nan,
         data=kept,
         model=shown,
+        low_passed=prepared.transform.window is not None,
     )
 
 

@@ -377,6 +377,7 @@ class _Problem:
             rms=float(np.sqrt(np.mean((images[0] - images[1])[self.good] ** 2))),
             data=placed[0],
             model=placed[1],
+            low_passed=True,
         )
 
 

@@ -34,6 +34,8 @@ class Outcome:
         Root mean square of ``data - model`` over the pixels that took part.
     data, model : (y, x) array
         What was compared, on the grid of the MUSE image; NaN where pixels took no part.
+    low_passed : bool
+        Whether these, and `rms`, are of images from which high frequencies were taken out.
     """
 
     values: Mapping[str, float]
@@ -49,3 +51,4 @@ class Outcome:
     rms: float
     data: np.ndarray
     model: np.ndarray
+    low_passed: bool = False

@@ -52,10 +52,11 @@ def report_of(result: FittedPhotometry) -> str:
         text = f"{item.value:12.6g}   fixed" + " " * 7 if item.fixed else f"{item.value:12.6g} +/- {item.error:<9.3g}"
         lines.append(f"  {name:<11} {text} {of}".rstrip())
     lines.append(
-        f"  chi2 {result.chi2:.6g} for {result.n_good} pixels and {result.n_free} parameters: {result.reduced_chi2:.4f} "
-        "per degree of "
-        f"freedom; rms {result.rms_error:.4g} {unit}".rstrip()
+        f"  chi2 {result.chi2:.6g} for {result.n_good} pixels and {result.n_free} parameters: "
+        f"{result.reduced_chi2:.4f} per degree of freedom; rms {result.rms_error:.4g} {unit}".rstrip()
     )
+    if result.outcome.low_passed:
+        lines.append("  both images were low-passed before they were compared: rms is of that")
     pairs = [(abs(value), f"{one}, {two}: {value:+.2f}") for one, two, value in _correlations(result) if abs(value) >= _STRONG]
     if pairs:
         lines.append("  correlations: " + "; ".join(text for _, text in sorted(pairs, reverse=True)))

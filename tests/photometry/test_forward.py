@@ -38,6 +38,7 @@ def test_recovers_a_pair_without_noise() -> None:
 def test_regridded_hst_gives_the_same() -> None:
     native = ifujax.fit_image_photometry(pair().hst, pair().muse)
     fit = ifujax.fit_image_photometry(regrid_like(pair().hst, pair().muse), pair().muse)
+    assert "low-passed" in fit.fit_report()
     for name in NAMES:
         one, other = native.value(name), fit.value(name)
         assert abs(one.value - other.value) < 0.6 * other.error, (name, one, other)
@@ -244,6 +245,7 @@ def test_table_and_report() -> None:
     assert "+/-" in report
     assert "correlations" in report
     assert "chi2 per degree of freedom far from 1" in report
+    assert "low-passed" not in report
 
 
 def test_bad_input() -> None:
