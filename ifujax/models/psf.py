@@ -140,15 +140,17 @@ class RadialGrid:
         matrix[0] *= 0.5
         return jnp.asarray(matrix, values.dtype) @ values
 
-    def evaluate(self, coefficients: Array, log_k: Array) -> Array:
-        """Return the function at `log_k`, by Clenshaw's recurrence."""
-        xi = (log_k - self.middle) / self.half
-        double = 2.0 * xi
-        after = jnp.zeros_like(xi)
-        now = jnp.zeros_like(xi) + coefficients[-1]
+    def twice_argument(self, log_k: Any) -> Any:
+        """Return twice the argument of the Chebyshev polynomials, -2 to 2, at which log k is `log_k`."""
+        return (log_k - self.middle) * (2.0 / self.half)
+
+    def evaluate(self, coefficients: Array, twice: Array) -> Array:
+        """Return the function at `twice_argument`, by Clenshaw's recurrence."""
+        after = jnp.zeros_like(twice)
+        now = jnp.zeros_like(twice) + coefficients[-1]
         for k in range(self.degree - 1, 0, -1):
-            now, after = double * now - after + coefficients[k], now
-        return xi * now - after + coefficients[0]
+            now, after = twice * now - after + coefficients[k], now
+        return twice * (0.5 * now) - after + coefficients[0]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["fwhm", "beta", "ellipticity", "angle"], meta_fields=["pixel"])
@@ -199,7 +201,8 @@ class MoffatPSF:
         if k2.size > _MANY and not isinstance(k2, Tracer):
             some = np.asarray(log_k)[np.asarray(k2) > 0]
             radial = RadialGrid(float(some.min()), float(some.max()) + 1e-9, 40)
-            values = radial.evaluate(radial.coefficients(log_moffat_mtf(jnp.asarray(radial.nodes) + size, self.beta)), log_k)
+            at_nodes = log_moffat_mtf(jnp.asarray(radial.nodes) + size, self.beta)
+            values = radial.evaluate(radial.coefficients(at_nodes), radial.twice_argument(log_k))
         else:
             values = log_moffat_mtf(log_k + size, self.beta)
         transform = jnp.where(k2 > 0, jnp.exp(values), 1.0)

@@ -7,6 +7,7 @@ which is what sampling does, and one small inverse transform gives the image. Sl
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from ifujax.models.psf import RadialGrid, log_moffat_mtf, moffat_alpha, stretch
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["real", "imag", "fx", "fy", "log_k", "x", "y", "pixel"],
+    data_fields=["real", "imag", "fx", "fy", "radius", "x", "y", "pixel"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class Reference:
     fx : (a, n_x // 2 + 1) array
     fy : (a, n_y) array
         Frequencies, cycles per arcsec, rows in the order of `rfft2`.
-    log_k : (a, a, n_y, n_x // 2 + 1) array
-        Natural logarithm of the radial frequency; of the smallest one at 0.
+    radius : (a, a, n_y, n_x // 2 + 1) array
+        `RadialGrid.twice_argument` of the radial frequency, that of the smallest one at 0. Elliptical PSFs have radii of their
+        own.
     x, y : (n_x,), (n_y,) arrays
         Arcsec from the centre that the image turns about.
     pixel : (2,) array
@@ -47,10 +49,15 @@ class Reference:
     imag: Any
     fx: Any
     fy: Any
-    log_k: Any
+    radius: Any
     x: Any
     y: Any
     pixel: Any
+
+
+def _kept(rows: Array) -> Array:
+    """Return `rows` (a, n) as they are. The product makes XLA store them; it would take the cosine of every pixel instead."""
+    return rows @ jnp.eye(rows.shape[1], dtype=rows.dtype)
 
 
 @partial(
@@ -114,8 +121,8 @@ class SceneModel:
         along_x = 2.0 * jnp.pi * params["dx"] * coords.fx
         along_y = 2.0 * jnp.pi * params["dy"] * coords.fy
         # exp(-i (a + b)) from the vectors' sines and cosines
-        cx, sx = jnp.cos(along_x)[None, :, None, :], jnp.sin(along_x)[None, :, None, :]
-        cy, sy = jnp.cos(along_y)[:, None, :, None], jnp.sin(along_y)[:, None, :, None]
+        cx, sx = (_kept(of)[None, :, None, :] for of in (jnp.cos(along_x), jnp.sin(along_x)))
+        cy, sy = (_kept(of)[:, None, :, None] for of in (jnp.cos(along_y), jnp.sin(along_y)))
         cosine, sine = cy * cx - sy * sx, sy * cx + cy * sx
         real = kernel * (coords.real * cosine + coords.imag * sine)
         imag = kernel * (coords.imag * cosine - coords.real * sine)
@@ -131,21 +138,19 @@ class SceneModel:
     def kernel(self, params: Any, coords: Reference) -> Array:
         """Return the PSF's transform at the frequencies of the reference."""
         size = jnp.log(jnp.pi * moffat_alpha(params["fwhm"], params["beta"]))
-        nodes = jnp.asarray(self.radial.nodes, coords.log_k.dtype)
+        nodes = jnp.asarray(self.radial.nodes, coords.real.dtype)
         coefficients = self.radial.coefficients(log_moffat_mtf(nodes + size, params["beta"]))
         fx, fy = coords.fx[None, :, None, :], coords.fy[:, None, :, None]
         if self.elliptical:
             xx, xy, yy = stretch(-params["e1"], -params["e2"])
             k2 = xx * fx * fx + 2.0 * xy * fx * fy + yy * fy * fy
-            log_k = 0.5 * jnp.log(jnp.where(k2 > 0, k2, jnp.exp(2.0 * coords.log_k)))
-            transform = jnp.exp(self.radial.evaluate(coefficients, log_k))
+            log_k = 0.5 * jnp.log(jnp.where(k2 > 0, k2, math.exp(2.0 * self.radial.low)))
+            transform = jnp.exp(self.radial.evaluate(coefficients, self.radial.twice_argument(log_k)))
         else:
-            # Rows of negative frequencies mirror those of positive ones
-            upper = jnp.exp(self.radial.evaluate(coefficients, coords.log_k[:, :, : self.shape[0] // 2 + 1]))
-            transform = jnp.concatenate([upper, upper[:, :, -2:0:-1]], axis=2)
+            transform = jnp.exp(self.radial.evaluate(coefficients, coords.radius))
         if self.integrate:
             transform = transform * jnp.sinc(fx * coords.pixel[1]) * jnp.sinc(fy * coords.pixel[0])
-        # At frequency 0 the transform of a PSF is 1, which `log_k` cannot express
+        # At frequency 0, which has no logarithm, the transform of a PSF is 1
         return transform.at[0, 0, 0, 0].set(1.0)
 
     def sampled(self, real: Array, imag: Array) -> Array:

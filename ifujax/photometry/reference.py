@@ -130,7 +130,8 @@ class HstTransform:
         k[0, 0, 0, 0] = min(abs(fx[0, 1]), abs(fy[0, 1]))
         # Two real arrays: the engine casts those to the working precision
         real, imag = np.ascontiguousarray(np.real(self.transform)), np.ascontiguousarray(np.imag(self.transform))
-        return Reference(real, imag, fx, fy, np.log(k), self.grid.x, self.grid.y, np.array(self.grid.step))
+        radius = self.radial(elliptical=False).twice_argument(np.log(k))
+        return Reference(real, imag, fx, fy, radius, self.grid.x, self.grid.y, np.array(self.grid.step))
 
 
 def blurred(transform: HstTransform, fwhm: float, beta: float) -> np.ndarray:

@@ -16,6 +16,7 @@ from ifujax.models.scene import Reference, SceneModel
 SHAPE, STEP = (40, 32), 0.2
 SOURCES = ((0.31, -0.44, 3.0), (-1.13, 0.77, 1.0), (1.9, 1.2, 0.4))  # x, y, flux of points
 PARAMS = {"dx": 0.13, "dy": -0.21, "fwhm": 0.6, "beta": 2.6, "e1": 0.1, "e2": -0.05, "rotation": 0.0}
+RADIAL = RadialGrid(np.log(0.06), np.log(13.0))
 
 
 def reference(fold: int = 2) -> Reference:
@@ -31,11 +32,11 @@ def reference(fold: int = 2) -> Reference:
         total = total + flux * STEP**2 * np.exp(-2j * np.pi * phase) / STEP**2
     k = np.hypot(fx[None, :, None, :], fy[:, None, :, None])
     k[0, 0, 0, 0] = 1 / (n_y * STEP)
-    return Reference(total.real, total.imag, fx, fy, np.log(k), x, y, np.array([STEP, STEP]))
+    return Reference(total.real, total.imag, fx, fy, RADIAL.twice_argument(np.log(k)), x, y, np.array([STEP, STEP]))
 
 
 def model(**options: bool) -> SceneModel:
-    return SceneModel(SHAPE, RadialGrid(np.log(0.06), np.log(13.0)), **options)
+    return SceneModel(SHAPE, RADIAL, **options)
 
 
 def expected(params: dict[str, float], elliptical: bool) -> np.ndarray:
@@ -66,7 +67,7 @@ def test_points_are_moffat_profiles(elliptical: bool) -> None:
     assert np.abs(found - wanted).max() < 3e-4 * wanted.max()
     # Without the aliases it is not the same
     one = replace(
-        coords, **{n: getattr(coords, n)[:1, :1] for n in ("real", "imag", "log_k")}, fx=coords.fx[:1], fy=coords.fy[:1]
+        coords, **{n: getattr(coords, n)[:1, :1] for n in ("real", "imag", "radius")}, fx=coords.fx[:1], fy=coords.fy[:1]
     )
     with working_precision("float64"):
         blunt = np.asarray(model(elliptical=elliptical).unit_image(PARAMS, one)).reshape(SHAPE)
