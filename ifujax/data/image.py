@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 
 from ifujax.errors import DataError
@@ -86,39 +84,10 @@ class Image:
         return None if self.variance is None else np.sqrt(self.variance)
 
     def write(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write extensions ``SCI`` and, where there is one, ``VAR`` to a FITS file; return its path.
+        """Write a FITS file with extensions ``DATA``, ``STAT`` and ``DQ`` as needed: see `ifujax.io.images.write_image`."""
+        from ifujax.io.images import write_image
 
-        Raises
-        ------
-        UsageError
-            If the file exists and `overwrite` is false.
-        DataError
-            If it can't be written.
-        """
-        from ifujax.io.output import atomic_path
-
-        coordinates = fits.Header()
-        if self.celestial is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", AstropyWarning)
-                coordinates = self.celestial.to_header()
-        first = fits.PrimaryHDU()
-        for card, (value, comment) in self.cards.items():
-            first.header[card] = (value, comment)
-        hdus = fits.HDUList([first])
-        units = {"SCI": self.unit, "VAR": f"({self.unit})**2" if self.unit else ""}
-        for name, plane in (("SCI", self.values), ("VAR", self.variance)):
-            if plane is None:
-                continue
-            hdu = fits.ImageHDU(np.asarray(plane, dtype=np.float64), header=coordinates, name=name)
-            if units[name]:
-                hdu.header["BUNIT"] = units[name]
-            for card, (value, comment) in self.cards.items():
-                hdu.header[card] = (value, comment)
-            hdus.append(hdu)
-        with atomic_path(path, overwrite) as temporary:
-            hdus.writeto(temporary)
-        return Path(path)
+        return write_image(path, self, overwrite)
 
     def plot(self) -> Figure:
         """Return a figure of the image."""

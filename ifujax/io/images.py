@@ -119,7 +119,7 @@ def write_image(path: str | Path, image: Image, overwrite: bool = False) -> Path
     """Write an image in MPDAF's layout: ``DATA``, ``STAT`` where it has a variance, ``DQ`` where pixels are masked.
 
     The primary header takes the cards of `Image.header` that say what the image shows (telescope, filter, date, photometric
-    calibration), then `Image.cards`. Masked pixels are NaN in ``DATA`` and 1 in ``DQ``.
+    calibration), then `Image.cards`, which ``DATA`` has too. Masked pixels are NaN in ``DATA`` and 1 in ``DQ``.
 
     Raises
     ------
@@ -154,6 +154,9 @@ def write_image(path: str | Path, image: Image, overwrite: bool = False) -> Path
         hdu = fits.ImageHDU(plane, header=coordinates, name=name)
         if unit:
             hdu.header["BUNIT"] = unit
+        if name == "DATA":
+            for key, (value, comment) in image.cards.items():
+                hdu.header[key] = (value, comment)
         hdus.append(hdu)
     with atomic_path(path, overwrite) as temporary:
         hdus.writeto(temporary)

@@ -13,6 +13,7 @@ from scipy.integrate import quad
 from ifujax.data import Cube, Image
 from ifujax.data.scaled import Scaled
 from ifujax.errors import DataError, UsageError
+from ifujax.io.units import squared_unit
 
 SHAPE = (40, 6, 7)
 Z = 0.1
@@ -110,13 +111,13 @@ def test_images_are_written_with_their_coordinates(tmp_path):
     found = make(celestial=wcs).image(5040.0, 20.0)
     path = found.write(tmp_path / "image.fits")
     with fits.open(path) as file:
-        assert [hdu.name for hdu in file] == ["PRIMARY", "SCI", "VAR"]
-        np.testing.assert_array_equal(file["SCI"].data, found.values)
-        np.testing.assert_array_equal(file["VAR"].data, found.variance)
-        head = file["SCI"].header
+        assert [hdu.name for hdu in file] == ["PRIMARY", "DATA", "STAT"]
+        np.testing.assert_array_equal(file["DATA"].data, found.values)
+        np.testing.assert_array_equal(file["STAT"].data, found.variance)
+        head = file["DATA"].header
         assert (head["WLPRTYPE"], head["WLPRWL0"], head["WLPRFWHM"], head["REDSHIFT"]) == ("box", 5040.0, 20.0, Z)
         assert (head["BUNIT"], head["CTYPE1"]) == ("erg/s/cm2/Angstrom", "RA---TAN")
-        assert file["VAR"].header["BUNIT"] == "(erg/s/cm2/Angstrom)**2"
+        assert file["STAT"].header["BUNIT"] == squared_unit("erg/s/cm2/Angstrom")
     with pytest.raises(UsageError, match="must not exist"):
         found.write(path)
     found.write(path, overwrite=True)
