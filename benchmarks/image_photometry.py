@@ -24,9 +24,9 @@ from imphot_equivalent import imphot_equivalent
 
 import ifujax
 from ifujax.photometry.config import PhotometryOptions
-from ifujax.photometry.forward import fit_prepared
-from ifujax.photometry.preparation import prepare
-from ifujax.photometry.regrid import regrid_like
+from ifujax.photometry.forward.fit import fit_prepared
+from ifujax.photometry.forward.preparation import prepare
+from ifujax.photometry.images.regrid import regrid_like
 from ifujax.simulate import random_scene, simulate_image_pair
 
 TRUTH = {"fwhm": 0.65, "beta": 2.8, "dx": 0.12, "dy": -0.23, "scale": 0.95, "bg": 0.05}

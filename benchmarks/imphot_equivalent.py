@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from ifujax.photometry.tapering import common_crop, padded_size, shifted, taper_weights
+from ifujax.photometry.fourier.tapering import common_crop, padded_size, shifted, taper_weights
 
 FloatArray = NDArray[np.float64]
 NAMES = ("dx", "dy", "bg", "scale", "fwhm", "beta")

@@ -43,8 +43,10 @@ print(hst)
 # ------
 # The PSF of HST has to be known: it is taken out before that of MUSE is put in. The default is that of ACS on pixels of 0.03
 # arcsec; this is WFPC2, so a star of the field is measured in both images. Counts of HST become fluxes by PHOTFLAM of its header.
-# The errors of MUSE are too large: those of its file are, as the next fit shows.
-of_star = ifujax.fit_star_photometry(hst, muse, star)
+#
+# The variances of this file are not those of its noise, which ``noise="scaled"`` puts right. ``noise="correlated"`` also takes
+# from the residuals how far the noise is alike in neighbouring pixels.
+of_star = ifujax.fit_star_photometry(hst, muse, star, noise="correlated")
 print(of_star.summary())
 for name in ("muse_fwhm", "hst_fwhm", "hst_beta"):
     print(f"{name}: {of_star.detail(name)}")
@@ -54,10 +56,7 @@ profiles = of_star.plot()
 # The whole field
 # ---------------
 # HST keeps its own pixels. A bright star at the edge has moved between the two epochs, which would be taken for a shift of the
-# whole field: a region leaves it out.
-#
-# The reduced chi2 shows that the variances of this image are not those of its noise, which ``noise="scaled"`` puts right.
-# ``noise="correlated"`` also takes from the residuals how far the noise is alike in neighbouring pixels.
+# whole field: a region leaves it out. The report shows how far the variances are off.
 regions = ["fk5", f'-circle({bright[0]}, {bright[1]}, {bright[2]}")']
 options = ifujax.PhotometryOptions(hst_psf=of_star.hst_psf, noise="correlated")
 fit = ifujax.fit_image_photometry(hst, muse, regions=regions, options=options)

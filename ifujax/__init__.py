@@ -46,23 +46,19 @@ if TYPE_CHECKING:
     from ifujax.lines.spectrum import SpectrumFit, fit_spectrum
     from ifujax.models.psf import ImagePSF, MoffatPSF
     from ifujax.photometry.config import PhotometryOptions
-    from ifujax.photometry.corrections import apply_corrections
-    from ifujax.photometry.filters import HstFilter, hst_filter_info
+    from ifujax.photometry.images.corrections import apply_corrections
+    from ifujax.photometry.images.filters import HstFilter, hst_filter_info
+    from ifujax.photometry.images.regrid import images_aligned, regrid_like, rescale_like
+    from ifujax.photometry.images.wideband import bandpass_image, read_filter_curve
     from ifujax.photometry.joint import JointPhotometry, fit_joint_photometry
-    from ifujax.photometry.regrid import images_aligned, regrid_like, rescale_like
     from ifujax.photometry.results import FittedValue, ImagePhotometry, StarPhotometry
-    from ifujax.photometry.run import (
-        fit_image_and_star_photometry,
-        fit_image_photometry,
-        fit_star_photometry,
-        iterate_image_photometry,
-    )
+    from ifujax.photometry.run import fit_image_photometry, iterate_image_photometry
+    from ifujax.photometry.run_stars import fit_image_and_star_photometry, fit_star_photometry
     from ifujax.photometry.table import photometry_table
-    from ifujax.photometry.wideband import bandpass_image, read_filter_curve
 
 _HOME = {
-    "apply_corrections": "photometry.corrections",
-    "bandpass_image": "photometry.wideband",
+    "apply_corrections": "photometry.images.corrections",
+    "bandpass_image": "photometry.images.wideband",
     "Bounded": "inference.declarations",
     "ComponentFit": "lines.selection.results",
     "ContinuumOptions": "lines.config",
@@ -76,24 +72,24 @@ _HOME = {
     "fit_batch": "inference.least_squares",
     "fit_components": "lines.selection.run",
     "fit_cube": "lines.run",
-    "fit_image_and_star_photometry": "photometry.run",
+    "fit_image_and_star_photometry": "photometry.run_stars",
     "fit_image_photometry": "photometry.run",
     "fit_joint": "inference.joint",
     "fit_joint_photometry": "photometry.joint",
     "fit_spectrum": "lines.spectrum",
-    "fit_star_photometry": "photometry.run",
+    "fit_star_photometry": "photometry.run_stars",
     "FitOptions": "lines.config",
     "FitResult": "inference.results",
     "FittedValue": "photometry.results",
     "Fixed": "inference.declarations",
     "HalfNormal": "inference.priors",
-    "hst_filter_info": "photometry.filters",
-    "HstFilter": "photometry.filters",
+    "hst_filter_info": "photometry.images.filters",
+    "HstFilter": "photometry.images.filters",
     "IfujaxWarning": "errors",
     "Image": "data.image",
     "ImagePhotometry": "photometry.results",
     "ImagePSF": "models.psf",
-    "images_aligned": "photometry.regrid",
+    "images_aligned": "photometry.images.regrid",
     "iterate_image_photometry": "photometry.run",
     "JointPhotometry": "photometry.joint",
     "Kinematics": "lines.config",
@@ -112,11 +108,11 @@ _HOME = {
     "POSTERIOR_FLAGS": "inference.status",
     "read_config": "lines.dialect",
     "read_cube": "io.cubes",
-    "read_filter_curve": "photometry.wideband",
+    "read_filter_curve": "photometry.images.wideband",
     "read_image": "io.images",
     "read_spectrum": "io.spectra",
-    "regrid_like": "photometry.regrid",
-    "rescale_like": "photometry.regrid",
+    "regrid_like": "photometry.images.regrid",
+    "rescale_like": "photometry.images.regrid",
     "sample": "lines.posteriors.run",
     "sample_batch": "inference.sampling.sample",
     "SamplingOptions": "inference.sampling.options",

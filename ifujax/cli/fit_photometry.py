@@ -161,8 +161,8 @@ def fit_photometry(
     prepare(device, threads, not no_cache)
     from ifujax.models.psf import SMALLEST_BETA, MoffatPSF
     from ifujax.photometry.config import PhotometryOptions
+    from ifujax.photometry.inputs import check_star, load_image
     from ifujax.photometry.products import write_table
-    from ifujax.photometry.run import check_star, load_image
 
     check_star(star)
     if not (0 < hst_fwhm < math.inf and SMALLEST_BETA <= hst_beta < math.inf):

@@ -20,7 +20,6 @@ from ifujax.errors import DataError, IfujaxWarning, UsageError
 
 if TYPE_CHECKING:
     from ifujax.data.image import Image
-    from ifujax.models.psf import MoffatPSF
     from ifujax.photometry.config import PhotometryOptions
     from ifujax.photometry.results import FittedPhotometry, ImagePhotometry
 
@@ -123,7 +122,7 @@ class Job:
 
     def _read(self, paths: Sequence[Path], on_error: Callable[[Any, Exception], None]) -> list[tuple[Path, Image]]:
         """Return images in the unit that was stated, but for those that `on_error` was told of."""
-        from ifujax.photometry.run import load_image
+        from ifujax.photometry.inputs import load_image
 
         read = []
         for path in paths:
@@ -137,22 +136,13 @@ class Job:
         """Return the result of an image, and that of the star in it."""
         if self.star is None:
             return [image]
-        from ifujax.photometry.run import compare_scales, fit_star_photometry, in_unit_of
+        from ifujax.photometry.inputs import in_unit_of
+        from ifujax.photometry.run_stars import compare_scales, fit_star_photometry
 
-        unit, options = image.muse.unit, self.options
+        unit = image.muse.unit
         if unit not in self._scaled:
             self._scaled[unit] = in_unit_of(self.hst, image.muse)
-        star = fit_star_photometry(
-            self._scaled[unit],
-            image.muse,
-            self.star,
-            extramask=self.extramask,
-            fix_fwhm=options.fix_fwhm,
-            fix_beta=options.fix_beta,
-            beta_prior=options.beta_prior,
-            hst_psf=cast("MoffatPSF", options.hst_psf),
-            integrate_pixels=options.integrate_pixels,
-        )
+        star = fit_star_photometry(self._scaled[unit], image.muse, self.star, extramask=self.extramask, options=self.options)
         compare_scales(image, star)
         return [image, star]
 

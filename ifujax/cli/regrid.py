@@ -56,7 +56,7 @@ def regrid(
     Exit code: 0 done, 1 something is wrong with a file, 2 something is wrong with the command.
     """
     from ifujax.io.images import read_image_header
-    from ifujax.photometry.filters import hst_filter_info
+    from ifujax.photometry.images.filters import hst_filter_info
 
     name = stem(muse) if field is None else field
     if not name or "/" in name or name != name.strip():
@@ -89,8 +89,8 @@ def _regrid_one(path: Path, like: Image | Cube, plan: Outputs, overwrite: bool) 
     import numpy as np
 
     from ifujax.io.images import read_image, write_image
-    from ifujax.photometry.filters import hst_filter_info
-    from ifujax.photometry.regrid import regrid_like, rescale_like
+    from ifujax.photometry.images.filters import hst_filter_info
+    from ifujax.photometry.images.regrid import regrid_like, rescale_like
 
     image = read_image(path)
     known = hst_filter_info(image)

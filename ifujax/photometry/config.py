@@ -10,10 +10,12 @@ from ifujax.errors import UsageError
 from ifujax.inference.declarations import Bounded, Declaration, Fixed
 from ifujax.inference.priors import Normal
 from ifujax.models.psf import PSF, SMALLEST_BETA, ImagePSF, MoffatPSF
-from ifujax.photometry.reference import EDGE, Sampling
+from ifujax.photometry.forward.reference import EDGE, Sampling
 
 Method = Literal["forward", "fourier"]
 Noise = Literal["variance", "scaled", "correlated"]
+STAR_OPTIONS = ("fix_fwhm", "fix_beta", "beta_prior", "hst_psf", "integrate_pixels", "noise")
+"""Of `PhotometryOptions`: what fits of a star take."""
 HST_PSF = MoffatPSF(0.085, 1.6)
 """Stars of the Ultra Deep Field at 30 mas (imphot's documentation)."""
 BETA_PRIOR = Normal(2.8, 1.0)
@@ -59,7 +61,7 @@ class PhotometryOptions:
     edge : float
         Arcsec about places without HST data within which MUSE pixels are left out.
     taper : int
-        Of ``method="fourier"``: width in pixels by which masks are tapered; below 2: not at all.
+        Of ``method="fourier"``: width in pixels by which masks are tapered, 9 if not given; below 2: not at all.
     segment : bool
         Of ``method="fourier"``: mask what is not part of a source.
 
@@ -113,6 +115,8 @@ class PhotometryOptions:
         for name in ("margin", "edge"):
             if not 0 <= getattr(self, name) < 100:
                 raise UsageError(f"{name} must lie between 0 and 100 arcsec; got {getattr(self, name)}.")
+        if self.taper is not None and self.taper < 0:
+            raise UsageError(f"taper must be 0 or more pixels; got {self.taper}.")
         if not (isinstance(self.hst_psf, (MoffatPSF, ImagePSF))):
             raise UsageError(f"hst_psf must be a MoffatPSF or an ImagePSF; got {type(self.hst_psf).__name__}.")
         if self.method == "fourier":

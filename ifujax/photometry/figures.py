@@ -13,15 +13,15 @@ import numpy as np
 from ifujax.errors import UsageError, unknown
 from ifujax.inference.status import NOISE_ESTIMATED, WARN_FLAGS, decode
 from ifujax.io.output import atomic_path
-from ifujax.photometry.geometry import pixel_steps
-from ifujax.photometry.star_models import PER_PIXEL, filtered_profile
+from ifujax.photometry.images.geometry import pixel_steps
+from ifujax.photometry.stars.models import PER_PIXEL, filtered_profile
 from ifujax.plotting.photometry import StarProfile, fwhm_wavelength_figure, image_fit_figure, star_profile_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ifujax.photometry.results import FittedPhotometry, FittedValue, ImagePhotometry, StarPhotometry
-    from ifujax.photometry.stars import Star
+    from ifujax.photometry.stars.fit import Star
 
 _LABELS = {
     "scale": "scale", "bg": "background", "dx": "dx", "dy": "dy", "dra": "dRA", "ddec": "dDec", "fwhm": "FWHM", "beta": "beta",

@@ -20,12 +20,13 @@ from ifujax.inference.parameters import ParameterSpace
 from ifujax.models.psf import SMALLEST_BETA, MoffatPSF
 from ifujax.models.scene import Reference, SceneModel
 from ifujax.photometry.config import FWHM_LIMITS, LARGEST_BETA, START_BETA, START_FWHM, PhotometryOptions
-from ifujax.photometry.forward import SCALES, engine_of, make_group, model_of, noise_factor, outcome_of
+from ifujax.photometry.forward.fit import SCALES, engine_of, make_group, model_of, noise_factor, outcome_of
+from ifujax.photometry.forward.preparation import Prepared, TransformCache, prepare
+from ifujax.photometry.forward.reference import Grid
+from ifujax.photometry.inputs import ImageLike, Mask, Star, in_unit_of, load_image, options_of, pairs_of
+from ifujax.photometry.masks import masks_of
 from ifujax.photometry.outcome import Outcome
-from ifujax.photometry.preparation import Prepared, TransformCache, prepare
-from ifujax.photometry.reference import Grid
 from ifujax.photometry.results import FittedValue, ImagePhotometry
-from ifujax.photometry.run import ImageLike, Mask, Star, in_unit_of, load_image, masks_of, options_of, pairs_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ from ifujax.inference.sampling.options import SamplingOptions
 from ifujax.inference.sampling.sample import sample_batch
 from ifujax.inference.starts import pack_starts
 from ifujax.models.psf import ellipse_components
-from ifujax.photometry.forward import engine_of, make_group, model_of
+from ifujax.photometry.forward.fit import engine_of, make_group, model_of
 
 if TYPE_CHECKING:
     from ifujax.photometry.results import ImagePhotometry

@@ -19,7 +19,7 @@ from ifujax.data.image import Image
 from ifujax.errors import DataError, IfujaxWarning, UsageError, unknown
 from ifujax.io.images import write_image
 from ifujax.io.output import atomic_path
-from ifujax.photometry.corrections import Position, apply_corrections
+from ifujax.photometry.images.corrections import Position, apply_corrections
 from ifujax.photometry.table import photometry_table
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def aligned_image(
     muse : Image, optional
         The one that was fitted, by default; or another of the same pointing.
     corrections, position
-        See `ifujax.photometry.corrections.apply_corrections`.
+        See `ifujax.photometry.images.corrections.apply_corrections`.
 
     Raises
     ------

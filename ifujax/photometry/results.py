@@ -12,7 +12,7 @@ import numpy as np
 from ifujax.data.image import Image
 from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS, decode
 from ifujax.models.psf import MoffatPSF
-from ifujax.photometry.geometry import celestial_of, pixel_steps
+from ifujax.photometry.images.geometry import celestial_of, pixel_steps
 from ifujax.photometry.outcome import Outcome
 from ifujax.photometry.table import report_of, summary_of
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ifujax.photometry.config import PhotometryOptions
-    from ifujax.photometry.corrections import Position
-    from ifujax.photometry.preparation import Prepared
-    from ifujax.photometry.stars import StarOutcome
+    from ifujax.photometry.forward.preparation import Prepared
+    from ifujax.photometry.images.corrections import Position
+    from ifujax.photometry.stars.fit import StarOutcome
 
 
 _OPTIONAL = ("ellipticity", "angle", "rotation")
@@ -360,18 +360,17 @@ class StarPhotometry(FittedPhotometry):
         Degrees, degrees, arcsec.
     details : StarOutcome
         Each image by itself, pixels and models included.
-    integrate_pixels : bool
-        Whether `fwhm` is that of the PSF before the pixels.
+    options : PhotometryOptions
     """
 
     star: tuple[float, float, float] = field(kw_only=True)
     details: StarOutcome = field(kw_only=True)
-    integrate_pixels: bool = field(kw_only=True, default=False)
+    options: PhotometryOptions = field(kw_only=True)
 
     @property
     def psf(self) -> MoffatPSF:
         """The PSF of MUSE, for other jobs."""
-        pixel = float(np.mean(pixel_steps(self.muse))) if self.integrate_pixels else 0.0
+        pixel = float(np.mean(pixel_steps(self.muse))) if self.options.integrate_pixels else 0.0
         return MoffatPSF(self.fwhm.value, self.beta.value, pixel=pixel)
 
     @property

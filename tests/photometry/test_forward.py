@@ -10,7 +10,7 @@ import pytest
 import ifujax
 from ifujax.errors import DataError, IfujaxWarning, UsageError
 from ifujax.inference import status as bits
-from ifujax.photometry.regrid import regrid_like
+from ifujax.photometry.images.regrid import regrid_like
 from ifujax.simulate import random_scene, simulate_muse
 from tests.photometry.scenes import NAMES, SHAPE, TRUTH, pair
 

@@ -10,7 +10,7 @@ import pytest
 
 import ifujax
 from ifujax.errors import UsageError
-from ifujax.photometry.regrid import regrid_like
+from ifujax.photometry.images.regrid import regrid_like
 from tests.photometry.scenes import pair
 
 WAVELENGTHS = np.array([5921.0, 7692.0, 8057.0, 9033.0])

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from ifujax.errors import DataError, UsageError
 from ifujax.inference.status import AT_BOUND, NOISE_ESTIMATED, NOT_CONVERGED
 from ifujax.photometry.figures import figure_format, fwhm_figure, image_figure, star_figure, value_text, write_figure
+from ifujax.photometry.forward.preparation import prepare
 from ifujax.photometry.outcome import Outcome
-from ifujax.photometry.preparation import prepare
 from ifujax.photometry.results import FittedValue, ImagePhotometry, StarPhotometry
 from ifujax.photometry.run import fit_image_photometry
-from ifujax.photometry.star_models import filtered_profile
-from ifujax.photometry.stars import StarOutcome, star_pixels
+from ifujax.photometry.stars.fit import StarOutcome, star_pixels
+from ifujax.photometry.stars.models import filtered_profile
 from tests.small_pair import ALL_FIXED, regridded, small_pair, star_position
 
 

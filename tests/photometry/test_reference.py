@@ -9,8 +9,8 @@ import pytest
 
 from ifujax.errors import DataError, UsageError
 from ifujax.models.psf import MoffatPSF
-from ifujax.photometry.reference import Grid, aliases, blackman_window, blurred, good_size, low_pass, transform_hst
-from ifujax.photometry.regrid import regrid_like
+from ifujax.photometry.forward.reference import Grid, aliases, blackman_window, blurred, good_size, low_pass, transform_hst
+from ifujax.photometry.images.regrid import regrid_like
 from ifujax.simulate import random_scene, simulate_hst
 from tests.photometry.scenes import pair
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ifujax.photometry.shift import best_shift
+from ifujax.photometry.forward.shift import best_shift
 
 
 def brute(template: np.ndarray, values: np.ndarray, ivar: np.ndarray, reach: int) -> tuple[int, int]:

@@ -16,13 +16,22 @@ from ifujax.data.image import Image
 from ifujax.errors import DataError, UsageError
 from ifujax.inference import status as bits
 from ifujax.inference.priors import Normal
-from ifujax.photometry.star_models import PER_PIXEL, filtered_profile
-from ifujax.photometry.stars import NAMES, Star, fit_star_pair, fit_stars, star_pixels
+from ifujax.photometry.config import PhotometryOptions
+from ifujax.photometry.stars.fit import NAMES, Star, fit_stars, star_pixels
+from ifujax.photometry.stars.models import PER_PIXEL, filtered_profile
 from tests.reference import reference_data
 
 MUSE = {"flux": 380.0, "bg": 0.05, "dx": 0.12, "dy": -0.23, "fwhm": 0.65, "beta": 2.8}
 HST = {"flux": 400.0, "bg": 0.02, "dx": 0.01, "dy": 0.02, "fwhm": 0.14, "beta": 2.5}
 TRUTH = {"scale": 0.95, "bg": 0.05 - 0.95 * 0.02, "dx": 0.11, "dy": -0.25, "fwhm": 0.65, "beta": 2.8}
+
+
+def fit_pair(muse, hst, **settings):
+    return fit_all([(muse, hst)], **settings)[0]
+
+
+def fit_all(pairs, hst_profile="auto", beta_prior=None, **options):
+    return fit_stars(pairs, PhotometryOptions(beta_prior=beta_prior, **options), hst_profile=hst_profile)
 
 
 def moffat(x, y, of):
@@ -46,7 +55,7 @@ def star(of, pixel, radius, sigma=None, rng=None, fine=1):
 
 
 def test_recovery_without_noise():
-    found = fit_star_pair(star(MUSE, 0.2, 3.0, 0.05), star(HST, 0.05, 1.0, 0.05))
+    found = fit_pair(star(MUSE, 0.2, 3.0, 0.05), star(HST, 0.05, 1.0, 0.05))
     assert found.status == 0
     assert found.warn == 0
     for name, value in TRUTH.items():
@@ -73,9 +82,9 @@ def test_stars_in_a_batch_are_those_fitted_alone(rng):
         (star(MUSE | {"flux": flux}, 0.2, radius, 0.05, rng), star(HST, 0.05, 0.8, 0.05, rng))
         for flux, radius in ((380, 3.0), (100, 1.4), (200, 2.0))
     ]
-    together = fit_stars(pairs)
+    together = fit_all(pairs)
     for pair, found in zip(pairs, together):
-        alone = fit_star_pair(*pair)
+        alone = fit_pair(*pair)
         assert found.muse is pair[0]
         for name in NAMES:
             assert abs(found.values[name] - alone.values[name]) < 1e-3 * found.errors[name]
@@ -84,14 +93,14 @@ def test_stars_in_a_batch_are_those_fitted_alone(rng):
 
 def test_units_do_not_matter(rng):
     pair = star(MUSE, 0.2, 2.0, 0.05, rng), star(HST, 0.05, 0.8, 0.05, rng)
-    plain = fit_star_pair(*pair)
+    plain = fit_pair(*pair)
     for factor in (1e-20, 1e20):
         scaled = [replace(each, values=each.values * factor, variance=each.variance * factor**2) for each in pair]
-        found = fit_star_pair(*scaled)
+        found = fit_pair(*scaled)
         for name in NAMES:
             unit = factor if name == "bg" else 1.0
             assert abs(found.values[name] / unit - plain.values[name]) < 1e-3 * plain.errors[name]
-        without = fit_star_pair(*(replace(each, variance=None) for each in scaled))
+        without = fit_pair(*(replace(each, variance=None) for each in scaled))
         assert without.warn == bits.NOISE_ESTIMATED.value
         assert without.errors["fwhm"] == pytest.approx(plain.errors["fwhm"], rel=0.1)
 
@@ -100,40 +109,40 @@ def test_units_do_not_matter(rng):
 def test_the_psf_before_its_pixels():
     of = HST | {"fwhm": 0.3, "dx": 0.07, "dy": -0.04}
     muse, hst = star(MUSE, 0.2, 3.0, 0.05, fine=40), star(of, 0.1, 1.5, 0.05, fine=40)
-    before = fit_star_pair(muse, hst, integrate_pixels=True)
+    before = fit_pair(muse, hst, integrate_pixels=True)
     assert before.values["fwhm"] == pytest.approx(0.65, abs=2e-4)
     assert before.values["beta"] == pytest.approx(2.8, abs=2e-3)
     assert before.details["hst_fwhm"] == pytest.approx(0.3, abs=2e-4)
     assert before.values["scale"] == pytest.approx(0.95, abs=1e-3)
-    sampled = fit_star_pair(muse, hst)
+    sampled = fit_pair(muse, hst)
     assert sampled.values["fwhm"] > 0.66
 
 
 @pytest.mark.slow
 def test_fixed_values_and_a_prior(rng):
     pair = star(MUSE, 0.2, 2.0, 0.5, rng), star(HST, 0.05, 0.8, 0.5, rng)
-    free = fit_star_pair(*pair)
-    fixed = fit_star_pair(*pair, fix_fwhm=0.65, fix_beta=2.8)
+    free = fit_pair(*pair)
+    fixed = fit_pair(*pair, fix_fwhm=0.65, fix_beta=2.8)
     assert fixed.values["fwhm"] == 0.65
     assert fixed.errors["beta"] == 0
     assert fixed.covariance_names == ("scale", "bg", "dx", "dy")
     assert fixed.errors["scale"] < free.errors["scale"]
     assert free.details["hst_fwhm"] == pytest.approx(fixed.details["hst_fwhm"])  # the HST image's own stays free
     prior = Normal(free.values["beta"], 0.5 * free.errors["beta"])
-    narrowed = fit_star_pair(*pair, beta_prior=prior)
+    narrowed = fit_pair(*pair, beta_prior=prior)
     assert narrowed.values["beta"] == pytest.approx(free.values["beta"], abs=0.01)
     assert narrowed.errors["beta"] == pytest.approx(free.errors["beta"] / 5**0.5, rel=0.01)
     prior = Normal(2.5, 0.5 * free.errors["beta"])
-    pulled = fit_star_pair(*pair, beta_prior=prior)
+    pulled = fit_pair(*pair, beta_prior=prior)
     assert 2.5 < pulled.values["beta"] < free.values["beta"]
     # A prior has its due weight where the noise must be estimated too
-    without = fit_star_pair(*(replace(each, variance=None) for each in pair), beta_prior=prior)
+    without = fit_pair(*(replace(each, variance=None) for each in pair), beta_prior=prior)
     assert without.values["beta"] == pytest.approx(pulled.values["beta"], abs=0.2 * pulled.errors["beta"])
 
 
 def covered(pairs, truth, **settings):
     """Share of fits whose 68.3 % interval holds the truth, by parameter."""
-    found = fit_stars(pairs, **settings)
+    found = fit_all(pairs, **settings)
     assert all(each.status == 0 for each in found)
     return {n: np.mean([abs(each.values[n] - v) < each.errors[n] for each in found]) for n, v in truth.items()}
 
@@ -147,6 +156,39 @@ def test_errors_cover(variance):
     share = covered(pairs, TRUTH, hst_profile="moffat")
     print(variance, {name: round(float(value), 3) for name, value in share.items()})
     assert all(0.61 < value < 0.755 for value in share.values()), share  # 3 sigma of 400 draws
+
+
+def correlated(rng, shape):
+    """Noise of unit variance that four neighbours share, as drizzling makes it."""
+    white = rng.normal(size=(shape[0] + 1, shape[1] + 1))
+    return (white[1:, 1:] + white[:-1, 1:] + white[1:, :-1] + white[:-1, :-1]) / 2
+
+
+def test_errors_cover_under_correlated_noise_of_unknown_size(rng):
+    y, x = (np.indices((33, 33)) - 16) * 0.2
+    clean = 0.05 + 380 * 0.04 * moffat(x, y, MUSE)
+    fine_y, fine_x = (np.indices((41, 41)) - 20) * 0.05
+    hst = star_pixels(image(400 * 0.05**2 * moffat(fine_x, fine_y, HST), 0.05, variance=np.full((41, 41), 1e-4)), 150.0, 2.0, 0.9)
+    pairs = []
+    for _ in range(300):
+        noisy = clean + 0.3 * correlated(rng, clean.shape)
+        pairs.append((star_pixels(image(noisy, variance=np.full(clean.shape, 100.0)), 150.0, 2.0, 3.0), hst))
+    share = {}
+    for noise in ("scaled", "correlated"):
+        found = fit_all(pairs, noise=noise)
+        assert np.median([f.muse_chi2 / f.muse.values.size for f in found]) == pytest.approx(0.3**2 / 100.0, rel=0.1)
+        share[noise] = {}
+        for name in ("fwhm", "beta", "dx", "dy", "flux"):
+            off = np.array([f.details[f"muse_{name}"] - MUSE[name] for f in found])
+            share[noise][name] = float(np.mean(np.abs(off) < [f.detail_errors[f"muse_{name}"] for f in found]))
+    print(share)
+    assert all(value < 0.58 for value in share["scaled"].values())
+    assert all(0.6 < value < 0.755 for value in share["correlated"].values())
+
+
+def test_correlated_noise_needs_places():
+    with pytest.raises(UsageError, match="Cut it out by star_pixels"):
+        fit_pair(star(MUSE, 0.2, 3.0, 0.05), star(HST, 0.05, 1.0, 0.05), noise="correlated")
 
 
 # --- images -------------------------------------------------------------------------------------------------------------
@@ -175,7 +217,7 @@ def test_masked_pixels_are_left_out(rng):
     cut = star_pixels(image(bad, variance=variance), 150.0, 2.0, 3.05)
     assert cut.values.size == whole.values.size - 16
     assert cut.warn == bits.BAD_VARIANCE.value
-    found = fit_star_pair(cut, star(HST, 0.05, 1.0, 0.05))
+    found = fit_pair(cut, star(HST, 0.05, 1.0, 0.05))
     assert found.warn == bits.BAD_VARIANCE.value
     for name, value in TRUTH.items():
         assert found.values[name] == pytest.approx(value, rel=1e-5, abs=1e-6)
@@ -189,7 +231,7 @@ def test_a_turned_image_on_pixels_of_its_own():
     sky = turned.celestial.wcs_pix2world(*np.indices((101, 101))[::-1].reshape(2, -1), 0)
     at = [(v - 20.0) * 0.2 for v in muse.celestial.wcs_world2pix(*sky, 0)]
     turned = replace(turned, values=(0.02 + 400 * 0.0025 * moffat(*at, HST)).reshape(101, 101))
-    found = fit_star_pair(star_pixels(muse, 150, 2, 3.0), star_pixels(turned, 150, 2, 1.0, like=muse))
+    found = fit_pair(star_pixels(muse, 150, 2, 3.0), star_pixels(turned, 150, 2, 1.0, like=muse))
     for name, value in TRUTH.items():
         assert found.values[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
@@ -211,20 +253,20 @@ def test_stars_that_can_not_be_cut_out():
 def test_fits_that_fail_or_wander():
     good = star(HST, 0.05, 1.0, 0.05)
     flat = replace(star(MUSE, 0.2, 2.0, 0.05), values=np.ones_like(star(MUSE, 0.2, 2.0).values))
-    found = fit_star_pair(flat, good)
+    found = fit_pair(flat, good)
     assert found.status & bits.CONSTANT_DATA.value
     assert all(math.isnan(found.values[name]) and math.isnan(found.errors[name]) for name in NAMES)
     # A galaxy of exponential profile, and a slope: no Moffat function, but no runaway either
     base = star(MUSE, 0.2, 3.0, 0.05)
     for values in (20 * np.exp(-np.hypot(base.x, base.y) / 0.8), base.x + 3.0, -base.values):
-        found = fit_star_pair(replace(base, values=values), good)
+        found = fit_pair(replace(base, values=values), good)
         if found.status == 0:
             assert 1.01 <= found.values["beta"] <= 30
             assert abs(found.details["muse_dx"]) <= base.reach
             assert found.values["fwhm"] > 0
     for bad, message in (({"fix_fwhm": -1.0}, "fix_fwhm"), ({"fix_beta": 0.9}, "fix_beta"), ({"hst_profile": "disc"}, "disc")):
         with pytest.raises(UsageError, match=message):
-            fit_star_pair(base, good, **bad)
+            fit_pair(base, good, **bad)
     with pytest.raises(UsageError, match="as long as values"):
         replace(base, x=base.x[1:])
     with pytest.raises(DataError, match="variance must be positive"):
@@ -274,7 +316,7 @@ def test_stored_results_of_the_muse_side(name):
     kwargs = dict(run["kwargs"])
     place = kwargs.pop("star")
     muse = replace(read("hdfs", run["muse"]), variance=None)
-    found = fit_star_pair(star_pixels(muse, *place), star_pixels(read("hdfs", run["hst"]), *place), **kwargs)
+    found = fit_pair(star_pixels(muse, *place), star_pixels(read("hdfs", run["hst"]), *place), **kwargs)
     for key in ("fwhm", "beta", "dx", "dy", "bg", "flux"):
         theirs = run[f"muse_{key}"]
         # Their coordinates are rounded to a ten-thousandth of a pixel or so
@@ -297,7 +339,7 @@ def test_scale_of_a_regridded_star(case):
     muse = star_pixels(read("synth", f"star_{case}_noiseless.fits"), *place)
     hst = star_pixels(read("synth", "star_hst_on_muse.fits"), *place)
     truth = TRUE[case]
-    filtered, plain = fit_star_pair(muse, hst), fit_star_pair(muse, hst, hst_profile="moffat")
+    filtered, plain = fit_pair(muse, hst), fit_pair(muse, hst, hst_profile="moffat")
     print(case, "scale", truth["scale"], filtered.values["scale"], plain.values["scale"])
     assert filtered.values["scale"] == pytest.approx(truth["scale"], rel=1e-3)
     assert filtered.values["bg"] == pytest.approx(truth["bg"], abs=1e-3)
@@ -310,7 +352,7 @@ def test_scale_of_a_native_star():
     """A star of flux 80 in the scene, alone enough, on pixels of 0.05 arcsec."""
     muse, hst = read("synth", "S1_noiseless.fits"), read("synth", "hst_native.fits")
     place = [float(v) for v in muse.celestial.wcs_pix2world(117.75, 66.375, 0)]
-    found = fit_star_pair(star_pixels(muse, *place, 2.0), star_pixels(hst, *place, 0.8, like=muse))
+    found = fit_pair(star_pixels(muse, *place, 2.0), star_pixels(hst, *place, 0.8, like=muse))
     print({name: round(found.values[name], 5) for name in NAMES})
     assert found.values["scale"] == pytest.approx(0.95, rel=1e-3)
     assert found.details["hst_flux"] == pytest.approx(80, rel=1e-3)

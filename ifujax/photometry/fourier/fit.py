@@ -8,7 +8,8 @@ biases small fields, the errors have no noise model behind them, and shifts comp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -19,88 +20,30 @@ from ifujax.inference.joint import fit_joint
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace
-from ifujax.photometry.fourier_model import FourierModel, muse_filter, predict
+from ifujax.photometry.config import PhotometryOptions
+from ifujax.photometry.fourier.model import FourierModel, muse_filter, predict
+from ifujax.photometry.fourier.tapering import background_mask, common_crop, padded_size, shifted, taper_weights
 from ifujax.photometry.outcome import Outcome
-from ifujax.photometry.tapering import background_mask, common_crop, padded_size, shifted, taper_weights
+
+if TYPE_CHECKING:
+    from ifujax.models.psf import MoffatPSF
 
 NAMES: tuple[str, ...] = ("scale", "bg", "dx", "dy", "fwhm", "beta")
 FIRST_FWHM, FIRST_BETA = 0.5, 5.0
 BETA_RANGE = (0.1, 1e6)
+TAPER = 9
+"""Pixels over which weights rise inside each border, unless an option says otherwise."""
 _ENGINE = Options(max_iter=200)
 
 
-@dataclass(frozen=True)
-class FourierOptions:
-    """Options of `fit_fourier`.
-
-    Parameters
-    ----------
-    fix_scale, fix_bg, fix_dx, fix_dy, fix_fwhm, fix_beta : float, optional
-        Values to hold; None for a free parameter. Lengths in arcsec, `fix_bg` in the unit of the MUSE image.
-    min_scale : float
-        Lower limit of the scale.
-    hst_fwhm, hst_beta : float
-        Moffat PSF of the HST image before it was regridded, arcsec.
-    margin : float
-        Zeros added to the images against wrap-around, arcsec, before their sizes are rounded up to powers of two.
-    taper : int
-        Pixels over which weights rise inside each border; 0 for none.
-    init_dx, init_dy : float, optional
-        Offsets to start from, arcsec; 0 by default. Those that are fixed start at their values.
-    segment : bool
-        Mask what shows no object in the HST image.
-    max_refits : int
-        A fit that ends a pixel or more from where it began is repeated from there, at most this often.
-
-    Raises
-    ------
-    UsageError
-        For values out of range.
-    """
-
-    fix_scale: float | None = None
-    fix_bg: float | None = None
-    fix_dx: float | None = None
-    fix_dy: float | None = None
-    fix_fwhm: float | None = None
-    fix_beta: float | None = None
-    min_scale: float = 0.0
-    hst_fwhm: float = 0.085
-    hst_beta: float = 1.6
-    margin: float = 2.0
-    taper: int = 9
-    init_dx: float | None = None
-    init_dy: float | None = None
-    segment: bool = False
-    max_refits: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("fix_scale", "fix_bg", "fix_dx", "fix_dy", "fix_fwhm", "fix_beta", "init_dx", "init_dy"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise UsageError(f"{name} must be finite; got {value}. Give a number, or None.")
-        for name in ("fix_scale", "fix_fwhm", "hst_fwhm"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{name} must be positive; got {value}. Give a number above 0.")
-        for name in ("fix_beta", "hst_beta"):
-            value = getattr(self, name)
-            if value is not None and not BETA_RANGE[0] <= value <= BETA_RANGE[1]:
-                raise UsageError(f"{name} must lie between {BETA_RANGE[0]:g} and {BETA_RANGE[1]:g}; got {value}. Try 2.5.")
-        for name in ("min_scale", "margin", "taper", "max_refits"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"{name} must be 0 or more; got {value}. Give a number that is not negative.")
-
-    @property
-    def fixed(self) -> dict[str, float]:
-        """The parameters that are held, and their values."""
-        values = {name: getattr(self, f"fix_{name}") for name in NAMES}
-        return {name: float(value) for name, value in values.items() if value is not None}
-
-
 def fit_fourier(
-    hst: np.ndarray, muse: np.ndarray, step: tuple[float, float], *, options: FourierOptions = FourierOptions(), name: str = ""
+    hst: np.ndarray,
+    muse: np.ndarray,
+    step: tuple[float, float],
+    *,
+    options: PhotometryOptions = PhotometryOptions(method="fourier"),
+    name: str = "",
+    max_refits: int = 2,
 ) -> Outcome:
     """Fit PSF, scale, offset and pointing of a MUSE image to an HST image on the same pixels, in Fourier space.
 
@@ -110,9 +53,12 @@ def fit_fourier(
         NaN where masked. Same grid, same unit; the HST image low-passed when it was regridded.
     step : (float, float)
         Pixel sizes (dy, dx), arcsec.
-    options : FourierOptions
+    options : PhotometryOptions
+        `margin` is the room around the images against wrap-around, before their sizes are rounded up to powers of two.
     name : str
         What to call the pair in messages.
+    max_refits : int
+        A fit that ends a pixel or more from where it began is repeated from there, at most this often.
 
     Returns
     -------
@@ -138,6 +84,7 @@ def fit_fourier(
     pass band of the filter dilute the variance, padding samples the plane more finely than the data do, and weights
     correlate what remains. They are there for comparison only; `warn` says so (``noise_estimated``).
     """
+    options = replace(options, method="fourier")
     hst, muse = _checked(hst, "hst", name), _checked(muse, "muse", name)
     if hst.shape != muse.shape:
         raise UsageError(
@@ -154,9 +101,15 @@ def fit_fourier(
         outcome = _Problem.prepare(hst, muse, pixel, options, start, name).fit()
         found = (outcome.values["dy"], outcome.values["dx"])
         moved = any(abs(new - old) >= size for new, old, size in zip(found, start, pixel))
-        if not moved or refits == int(options.max_refits):
+        if not moved or refits == max_refits:
             return outcome
         start, refits = found, refits + 1
+
+
+def _fixed(options: PhotometryOptions) -> dict[str, float]:
+    """Return the parameters that are held, and their values."""
+    values = {name: getattr(options, f"fix_{name}") for name in NAMES}
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def _of(name: str) -> str:
@@ -181,7 +134,7 @@ class _Problem:
     image was moved in whole pixels. `median` was subtracted from the MUSE image.
     """
 
-    options: FourierOptions
+    options: PhotometryOptions
     step: tuple[float, float]
     start: tuple[float, ...]
     moved: tuple[float, ...]
@@ -200,11 +153,12 @@ class _Problem:
         hst: np.ndarray,
         muse: np.ndarray,
         step: tuple[float, float],
-        options: FourierOptions,
+        options: PhotometryOptions,
         start: tuple[float, ...],
         name: str,
     ) -> _Problem:
         """Align to whole pixels, mask, cut, pad, taper and transform."""
+        psf = cast("MoffatPSF", options.hst_psf)  # as `PhotometryOptions` requires
         hst_bad = ~np.isfinite(hst)
         hst = np.where(hst_bad, 0.0, hst)
         if options.segment:
@@ -222,10 +176,11 @@ class _Problem:
         weight = np.zeros((ny, nx))
         usable = np.zeros((ny, nx), bool)
         usable[: good.shape[0], : good.shape[1]] = good
-        weight = taper_weights(usable, options.taper)
+        taper = TAPER if options.taper is None else options.taper
+        weight = taper_weights(usable, taper)
         if not weight.any():
             raise DataError(
-                f"hst and muse{_of(name)} must have pixels further than half of taper, {options.taper}, from every masked one; "
+                f"hst and muse{_of(name)} must have pixels further than half of taper, {taper}, from every masked one; "
                 "got none. Lower taper, or unmask more."
             )
         weighted = np.zeros((2, ny, nx))
@@ -241,7 +196,7 @@ class _Problem:
             good=good,
             shape=(ny, nx),
             median=median,
-            muse=muse_side * muse_filter((ny, nx), step, options.hst_fwhm, options.hst_beta),
+            muse=muse_side * muse_filter((ny, nx), step, float(psf.fwhm), float(psf.beta)),
             hst=hst_side,
             weight=np.fft.rfft2(weight),
         )
@@ -261,7 +216,7 @@ class _Problem:
             "log_fwhm": math.log(FIRST_FWHM),
             "inverse_beta": 1.0 / FIRST_BETA,
         }
-        held = self.inside(options.fixed, unit)
+        held = self.inside(_fixed(options), unit)
         field = max(n * size for n, size in zip(self.shape, self.step))
         declared: dict[str, Declaration] = {
             "scale": Bounded(options.min_scale, math.inf),

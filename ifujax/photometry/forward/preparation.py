@@ -14,8 +14,8 @@ from scipy import ndimage
 from ifujax.data.image import Image
 from ifujax.errors import DataError
 from ifujax.photometry.config import PhotometryOptions
-from ifujax.photometry.reference import Grid, HstTransform, transform_hst
-from ifujax.photometry.shift import best_shift
+from ifujax.photometry.forward.reference import Grid, HstTransform, transform_hst
+from ifujax.photometry.forward.shift import best_shift
 
 TransformCache = MutableMapping[Any, HstTransform]
 _LEAST_PIXELS = 50

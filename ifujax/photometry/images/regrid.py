@@ -12,9 +12,9 @@ from ifujax.data.cube import Cube
 from ifujax.data.image import Image
 from ifujax.errors import DataError, IfujaxWarning
 from ifujax.io.units import parsed_unit
-from ifujax.photometry.filters import HstFilter, hst_filter_info
-from ifujax.photometry.geometry import PixelMap, celestial_of, has_data
-from ifujax.photometry.lowpass import lowpass_sample
+from ifujax.photometry.images.filters import HstFilter, hst_filter_info
+from ifujax.photometry.images.geometry import PixelMap, celestial_of, has_data
+from ifujax.photometry.images.lowpass import lowpass_sample
 
 _FLUX = units.erg / units.s / units.cm**2 / units.AA
 _MARGIN = 12

@@ -15,11 +15,12 @@ import numpy as np
 
 from ifujax.errors import UsageError
 from ifujax.inference import status as bits
-from ifujax.inference.priors import Prior
-from ifujax.photometry.star_cutout import Star, star_pixels
-from ifujax.photometry.star_fits import BETA_RANGE, StarFit, StarFitter
+from ifujax.models.psf import MoffatPSF
+from ifujax.photometry.config import PhotometryOptions
+from ifujax.photometry.stars.batch import BETA_RANGE, StarFit, StarFitter
+from ifujax.photometry.stars.cutout import Star, star_pixels
 
-__all__ = ["NAMES", "HstProfile", "Star", "StarOutcome", "fit_star_pair", "fit_stars", "star_pixels"]
+__all__ = ["NAMES", "HstProfile", "Star", "StarOutcome", "fit_stars", "is_regridded", "star_pixels"]
 
 NAMES: tuple[str, ...] = ("scale", "bg", "dx", "dy", "fwhm", "beta")
 HstProfile = Literal["auto", "moffat", "filtered"]
@@ -74,41 +75,8 @@ class StarOutcome:
     hst_model: np.ndarray = field(repr=False)
 
 
-def fit_star_pair(
-    muse: Star,
-    hst: Star,
-    *,
-    fix_fwhm: float | None = None,
-    fix_beta: float | None = None,
-    beta_prior: Prior | None = None,
-    integrate_pixels: bool = False,
-    hst_profile: HstProfile = "auto",
-    hst_fwhm: float = 0.085,
-    hst_beta: float = 1.6,
-) -> StarOutcome:
-    """Fit one star in a MUSE and an HST image: `fit_stars` of one pair."""
-    return fit_stars(
-        [(muse, hst)],
-        fix_fwhm=fix_fwhm,
-        fix_beta=fix_beta,
-        beta_prior=beta_prior,
-        integrate_pixels=integrate_pixels,
-        hst_profile=hst_profile,
-        hst_fwhm=hst_fwhm,
-        hst_beta=hst_beta,
-    )[0]
-
-
 def fit_stars(
-    pairs: Sequence[tuple[Star, Star]],
-    *,
-    fix_fwhm: float | None = None,
-    fix_beta: float | None = None,
-    beta_prior: Prior | None = None,
-    integrate_pixels: bool = False,
-    hst_profile: HstProfile = "auto",
-    hst_fwhm: float = 0.085,
-    hst_beta: float = 1.6,
+    pairs: Sequence[tuple[Star, Star]], options: PhotometryOptions = PhotometryOptions(), *, hst_profile: HstProfile = "auto"
 ) -> list[StarOutcome]:
     """Fit stars, each in a MUSE and an HST image, all in one batch.
 
@@ -116,20 +84,13 @@ def fit_stars(
     ----------
     pairs : sequence of (Star, Star)
         MUSE and HST.
-    fix_fwhm, fix_beta : float, optional
-        Held in the MUSE images.
-    beta_prior : prior, optional
-        Of the MUSE images' beta.
-    integrate_pixels : bool
-        Average Moffat functions over pixels, so that `fwhm` is that of the PSF before the pixels. By default they are
-        sampled at pixel centres, as usual: `fwhm` then has the pixel in it. The axes of the pixels are taken to be those of
-        the offsets.
+    options : PhotometryOptions
+        Of which `STAR_OPTIONS` are looked at. With `integrate_pixels` Moffat functions are averaged over pixels, whose axes
+        are taken to be those of the offsets.
     hst_profile : "auto", "moffat" or "filtered"
-        What a star looks like in the HST image: a Moffat function, right for an image on its own pixels; or the PSF of
-        `hst_fwhm` and `hst_beta` through the Blackman low-pass of regridding, which no Moffat function can follow (its scale
-        is 5 to 7 % too high). "auto" takes the latter where both stars have pixels of one size.
-    hst_fwhm, hst_beta : float
-        Moffat PSF of the HST image before it was regridded, arcsec.
+        What a star looks like in the HST image: a Moffat function, right for an image on its own pixels; or the PSF of HST
+        through the Blackman low-pass of regridding, which no Moffat function can follow (its scale is 5 to 7 % too high).
+        "auto" takes the latter where both stars have pixels of one size.
 
     Returns
     -------
@@ -139,23 +100,29 @@ def fit_stars(
     Raises
     ------
     UsageError
-        For values out of range.
+        For values out of range, or a PSF of HST that is no Moffat function where it is needed.
 
     Notes
     -----
-    Errors come from the variances, or, where a star has none, from its residuals (warning bit ``noise_estimated``). Those
-    of the two images are independent. ``beta`` is kept within 1.01 and 30: below 1 there is no flux, and beyond 30 the
-    profile is a Gaussian to a few per mille of its peak.
+    Errors come from the variances, or, where a star has none, from its residuals (warning bit ``noise_estimated``);
+    ``noise="scaled"`` and "correlated" mend both as they do for images. Those of the two images are independent. ``beta`` is
+    kept within 1.01 and 30: below 1 there is no flux, and beyond 30 the profile is a Gaussian to a few per mille of its peak.
     """
-    _check(fix_fwhm, fix_beta, hst_profile, hst_fwhm, hst_beta)
-    nodes = _NODES if integrate_pixels else 1
-    muse_side = StarFitter(nodes, fix_fwhm, fix_beta, beta_prior)
-    native_side = StarFitter(nodes)
-    filtered_side = StarFitter(0, hst_fwhm, hst_beta)
+    _check(options, hst_profile)
+    nodes = _NODES if options.integrate_pixels else 1
+    muse_side = StarFitter(nodes, options.fix_fwhm, options.fix_beta, options.beta_prior, options.noise)
+    native_side = StarFitter(nodes, noise=options.noise)
 
     def side(muse: Star, hst: Star) -> StarFitter:
-        same = np.allclose(muse.step, hst.step, rtol=0.02)
-        return filtered_side if hst_profile == "filtered" or (hst_profile == "auto" and same) else native_side
+        if hst_profile == "moffat" or (hst_profile == "auto" and not is_regridded(muse, hst)):
+            return native_side
+        psf = options.hst_psf
+        if not isinstance(psf, MoffatPSF):
+            raise UsageError(
+                "hst_psf must be a MoffatPSF for star fits where HST has the pixels of MUSE; got an ImagePSF. "
+                "Give the HST image with its own pixels."
+            )
+        return StarFitter(0, float(psf.fwhm), float(psf.beta), noise=options.noise)
 
     jobs = [(muse_side, muse) for muse, _ in pairs] + [(side(*pair), pair[1]) for pair in pairs]
     found: dict[int, StarFit] = {}
@@ -168,13 +135,14 @@ def fit_stars(
     return [_combined(found[i], found[i + len(pairs)]) for i in range(len(pairs))]
 
 
-def _check(fix_fwhm: float | None, fix_beta: float | None, hst_profile: str, hst_fwhm: float, hst_beta: float) -> None:
-    for name, value in (("fix_fwhm", fix_fwhm), ("hst_fwhm", hst_fwhm)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{name} must be positive (arcsec); got {value}.")
-    for name, value in (("fix_beta", fix_beta), ("hst_beta", hst_beta)):
-        if value is not None and not BETA_RANGE[0] <= value <= BETA_RANGE[1]:
-            raise UsageError(f"{name} must lie between {BETA_RANGE[0]} and {BETA_RANGE[1]}; got {value}. Try 2.5.")
+def is_regridded(muse: Star, hst: Star) -> bool:
+    """Return whether the HST image is taken for one that was put onto pixels like those of MUSE."""
+    return bool(np.allclose(muse.step, hst.step, rtol=0.02))
+
+
+def _check(options: PhotometryOptions, hst_profile: str) -> None:
+    if options.fix_beta is not None and options.fix_beta > BETA_RANGE[1]:
+        raise UsageError(f"fix_beta must lie between {BETA_RANGE[0]} and {BETA_RANGE[1]}; got {options.fix_beta}. Try 2.5.")
     if hst_profile not in get_args(HstProfile):
         raise UsageError(f"hst_profile must be one of {', '.join(get_args(HstProfile))}; got {hst_profile!r}.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy import fft
 
-from ifujax.photometry.reference import good_size
+from ifujax.photometry.forward.reference import good_size
 
 _REACH = 4
 """Pixels over which noise is taken to be correlated; drizzling to equal pixels reaches two."""
@@ -34,6 +34,36 @@ def residual_correlation(residual: np.ndarray, used: np.ndarray, reach: int = _R
 
     pairs = correlate(kept.astype(np.float64))
     return correlate(values) / np.maximum(pairs, 1.0)
+
+
+def unabsorbed(correlation: np.ndarray, slopes: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Return the autocovariance of the noise from that of the residuals, of which a fit to few pixels has taken a part.
+
+    With the projection P = 1 - Q Q^T that the fit is, Q an orthonormal basis of its slopes, residuals have the covariance P R P:
+    the mean of that over pairs of pixels at one lag is linear in the autocovariance R of the noise, and is solved for it.
+
+    Parameters
+    ----------
+    correlation : (2 reach + 1, 2 reach + 1) array
+        Of residuals divided by their errors: `residual_correlation`.
+    slopes : (n, y, x) array
+        Of the model by each parameter, divided by the errors; 0 where a pixel does not count.
+    used : (y, x) bool array
+    """
+    reach = correlation.shape[0] // 2
+    room = ((reach, reach), (reach, reach))
+    basis = np.linalg.qr(slopes.reshape(len(slopes), -1).T)[0].T.reshape(slopes.shape)
+    basis, inside = np.pad(basis, ((0, 0), *room)), np.pad(used.astype(np.float64), room)
+    lags = [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)]
+    moved = np.stack([np.roll(basis, lag, axis=(1, 2)) * inside for lag in lags])
+    pairs = np.array([np.sum(inside * np.roll(inside, lag, axis=(0, 1))) for lag in lags])
+    taken = np.einsum("lpyx,qyx->lpq", moved, basis)
+    flat = moved.reshape(len(lags), -1)
+    kept = np.diag(pairs) - 2.0 * flat @ flat.T + np.einsum("lpq,mpq->lm", taken, taken)
+    seen = pairs > 0
+    found = np.zeros(len(lags))
+    found[seen] = np.linalg.lstsq(kept[np.ix_(seen, seen)], pairs[seen] * correlation.ravel()[seen], rcond=1e-8)[0]
+    return found.reshape(correlation.shape)
 
 
 def correlated_covariance(covariance: np.ndarray, slopes: np.ndarray, correlation: np.ndarray) -> np.ndarray:

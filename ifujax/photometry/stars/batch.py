@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ifujax.errors import UsageError
 from ifujax.inference import status as bits
 from ifujax.inference.batching import pad_pixels
 from ifujax.inference.declarations import Bounded, Declaration, Fixed
@@ -20,8 +21,10 @@ from ifujax.inference.precision import working_precision
 from ifujax.inference.priors import Prior
 from ifujax.inference.results import FitResult
 from ifujax.models.psf import SMALLEST_BETA
-from ifujax.photometry.star_cutout import Star
-from ifujax.photometry.star_models import LINEAR, PER_PIXEL, FilteredStar, MoffatStar, filtered_profile
+from ifujax.photometry.config import Noise
+from ifujax.photometry.forward.noise import correlated_covariance, residual_correlation, unabsorbed
+from ifujax.photometry.stars.cutout import Star
+from ifujax.photometry.stars.models import LINEAR, PER_PIXEL, FilteredStar, MoffatStar, filtered_profile
 
 BETA_RANGE = (SMALLEST_BETA, 30.0)
 _ENGINE = Options(linear="eliminate", max_iter=100, warm_up=False)
@@ -51,6 +54,7 @@ class StarFitter:
     fwhm: float | None = None
     beta: float | None = None
     prior: Prior | None = None
+    noise: Noise = "variance"
 
     def fit(self, stars: list[Star], bucket: int) -> list[StarFit]:
         """Fit stars whose pixels fit into `bucket`."""
@@ -65,22 +69,30 @@ class StarFitter:
         return found
 
     def attempt(self, stars: list[Star], bucket: int) -> list[StarFit]:
-        """Fit once, and where the noise is not known again with what the residuals show."""
+        """Fit once, and where the noise is not known, or not trusted, again with what the residuals show."""
         guesses = [_guess(star) for star in stars]
         space, start = self.space(stars, guesses)
         coords = self.coordinates(stars, bucket)
-        noise = np.array([guess["noise"] for guess in guesses])
         unknown = np.array([star.variance is None for star in stars])
-        fit = fit_batch(self.model, space, _observations(stars, coords, bucket, noise), start, options=_ENGINE)
-        if unknown.any():
+        variances = [
+            np.full(star.values.shape, guess["noise"] ** 2) if star.variance is None else star.variance
+            for star, guess in zip(stars, guesses)
+        ]
+        fit = fit_batch(self.model, space, _observations(stars, coords, bucket, variances), start, options=_ENGINE)
+        factor = np.ones(len(stars))
+        mended = unknown | (self.noise != "variance")
+        if mended.any():
             # So a prior has its due weight.
             with np.errstate(invalid="ignore", divide="ignore"):
-                better = noise * np.sqrt(fit.chi2 / np.maximum(fit.dof, 1))
-            floor = np.array([1e-9 * max(float(np.abs(star.values).max()), 1e-300) for star in stars])
-            noise = np.where(unknown & np.isfinite(better), np.maximum(better, floor), noise)
+                reduced = fit.chi2 / np.maximum(fit.dof, 1)
+            for i in np.flatnonzero(mended & np.isfinite(reduced)):
+                floor = 1e-18 * max(float(np.abs(stars[i].values).max()), 1e-140) ** 2 / float(np.median(variances[i]))
+                factor[i] = max(float(reduced[i]), floor)
+                variances[i] = variances[i] * factor[i]
             again = {name: np.where(np.isfinite(fit.params[name]), fit.params[name], value) for name, value in start.items()}
-            fit = fit_batch(self.model, space, _observations(stars, coords, bucket, noise), again, options=_ENGINE)
-        return [self.found(star, i, fit, coords) for i, star in enumerate(stars)]
+            fit = fit_batch(self.model, space, _observations(stars, coords, bucket, variances), again, options=_ENGINE)
+        known = np.where(unknown, 1.0, factor)
+        return [self.found(star, i, fit, coords, variances[i], float(known[i])) for i, star in enumerate(stars)]
 
     def space(self, stars: list[Star], guesses: list[dict[str, float]]) -> tuple[ParameterSpace, dict[str, np.ndarray]]:
         """Declare the parameters, each star with bounds of its own, and say where to start."""
@@ -122,8 +134,10 @@ class StarFitter:
             coords["spacing"] = np.array([spacing for _, spacing in tables])
         return coords
 
-    def found(self, star: Star, i: int, fit: FitResult, coords: dict[str, np.ndarray]) -> StarFit:
-        """Take one star out of the batch."""
+    def found(
+        self, star: Star, i: int, fit: FitResult, coords: dict[str, np.ndarray], variance: np.ndarray, factor: float
+    ) -> StarFit:
+        """Take one star out of the batch; its own variances were multiplied by `factor`."""
         names = fit.covariance_names
         values = {name: float(value[i]) for name, value in fit.params.items()}
         errors = {name: float(value[i]) for name, value in fit.error.items()}
@@ -140,14 +154,19 @@ class StarFitter:
         if status:
             values, errors, warn = dict.fromkeys(values, math.nan), dict.fromkeys(errors, math.nan), 0
         model = np.full(star.values.size, np.nan)
+        covariance = np.asarray(fit.covariance)[i] if fit.covariance is not None else np.zeros((0, 0))
         if not status:
             with working_precision("float64"):
                 row = {name: np.asarray(leaf[i], dtype=np.float64) for name, leaf in coords.items()}
                 params = {name: np.float64(value) for name, value in values.items()}
-                (shape, _), _ = _design(self.model, params, row)
-                model = values["bg"] + values["flux"] * np.asarray(shape)[: star.values.size]
-        covariance = np.asarray(fit.covariance)[i] if fit.covariance is not None else np.zeros((0, 0))
-        return StarFit(star, values, errors, names, covariance, float(fit.chi2[i]), int(fit.n_iter[i]), status, warn, model)
+                model = np.asarray(_predict(self.model, params, row))[: star.values.size]
+                if self.noise == "correlated":
+                    slopes = _slopes(self.model, {name: params[name] for name in names}, params, row)
+                    columns = np.stack([np.asarray(slopes[name])[: star.values.size] for name in names])
+                    covariance = under_correlation(covariance, star, model, columns, np.sqrt(variance))
+                    errors |= {name: float(np.sqrt(covariance[k, k])) for k, name in enumerate(names)}
+        chi2 = float(fit.chi2[i]) * factor
+        return StarFit(star, values, errors, names, covariance, chi2, int(fit.n_iter[i]), status, warn, model)
 
     @property
     def model(self) -> MoffatStar | FilteredStar:
@@ -155,18 +174,52 @@ class StarFitter:
 
 
 @jax.jit
-def _design(model: Any, params: Any, coords: Any) -> Any:
-    return model.design(params, coords)
+def _predict(model: Any, params: Any, coords: Any) -> Any:
+    (shape, one), _ = model.design(params, coords)
+    return params["flux"] * shape + params["bg"] * one
 
 
-def _observations(stars: list[Star], coords: dict[str, np.ndarray], bucket: int, noise: np.ndarray) -> Observations:
-    """Pixels of all stars, padded; `noise` stands in where a star has no variance."""
+@jax.jit
+def _slopes(model: Any, of: Any, params: Any, coords: Any) -> Any:
+    return jax.jacfwd(lambda some: _predict(model, {**params, **some}, coords))(of)
+
+
+def under_correlation(covariance: np.ndarray, star: Star, model: np.ndarray, slopes: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Return the covariance if the noise of neighbouring pixels is as correlated as the residuals are.
+
+    Parameters
+    ----------
+    covariance : (n, n) array
+        For independent noise.
+    star : Star
+    model, sigma : (pixels,) arrays
+    slopes : (n, pixels) array
+
+    Raises
+    ------
+    UsageError
+        If the star does not know where its pixels lie.
+    """
+    if star.at is None:
+        raise UsageError("noise='correlated' needs to know where a star's pixels lie; got none. Cut it out by star_pixels.")
+    rows, columns = (star.at - star.at.min(axis=0)).T
+    shape = (int(rows.max()) + 1, int(columns.max()) + 1)
+
+    def image(values: np.ndarray) -> np.ndarray:
+        whole = np.zeros((*values.shape[:-1], *shape), values.dtype)
+        whole[..., rows, columns] = values
+        return whole
+
+    used, whitened = image(np.ones(len(rows), bool)), image(slopes / sigma)
+    correlation = residual_correlation(image((star.values - model) / sigma), used)
+    return correlated_covariance(covariance, whitened, unabsorbed(correlation, whitened, used))
+
+
+def _observations(stars: list[Star], coords: dict[str, np.ndarray], bucket: int, variances: list[np.ndarray]) -> Observations:
+    """Pixels of all stars, padded."""
     values = np.stack([pad_pixels(star.values, bucket) for star in stars])
-    weights = [
-        np.full(star.values.shape, sigma**-2) if star.variance is None else 1.0 / star.variance
-        for star, sigma in zip(stars, noise)
-    ]
-    return Observations(values, np.stack([pad_pixels(weight, bucket) for weight in weights]), coords, dict.fromkeys(coords, 0))
+    weights = np.stack([pad_pixels(1.0 / variance, bucket) for variance in variances])
+    return Observations(values, weights, coords, dict.fromkeys(coords, 0))
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

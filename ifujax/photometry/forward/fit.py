@@ -20,9 +20,9 @@ from ifujax.inference.results import FitResult
 from ifujax.models.psf import ellipse_of
 from ifujax.models.scene import Reference, SceneModel
 from ifujax.photometry.config import START_BETA, START_FWHM, PhotometryOptions
-from ifujax.photometry.noise import correlated_covariance, residual_correlation
+from ifujax.photometry.forward.noise import correlated_covariance, residual_correlation
+from ifujax.photometry.forward.preparation import Prepared, turned
 from ifujax.photometry.outcome import Outcome
-from ifujax.photometry.preparation import Prepared, turned
 
 ENGINE = Options(linear="eliminate", warm_up=False, tolerance=1e-5, max_iter=200)
 SCALES = {"dx": 0.01, "dy": 0.01, "fwhm": 0.01, "beta": 0.1}

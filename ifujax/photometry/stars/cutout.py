@@ -31,6 +31,8 @@ class Star:
         Pixel sizes (dy, dx), arcsec.
     warn : int
         What was found while the pixels were cut out: bits of `ifujax.inference.status`.
+    at : (n, 2) int array or None
+        Rows and columns of the pixels in the image; what errors under correlated noise need.
 
     Raises
     ------
@@ -46,6 +48,7 @@ class Star:
     y: np.ndarray
     step: tuple[float, float]
     warn: int = 0
+    at: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         arrays = {"values": self.values, "x": self.x, "y": self.y}
@@ -129,4 +132,4 @@ def star_pixels(image: Image, ra: float, dec: float, radius: float, *, like: Ima
         centre = like.celestial.wcs_world2pix(ra, dec, 0)
         there = like.celestial.wcs_world2pix(*image.celestial.wcs_pix2world(at_x, at_y, 0), 0)
         x, y = (there[0] - centre[0]) * size_x, (there[1] - centre[1]) * size_y
-    return Star(values[use], variance, x[use], y[use], (dy, dx), warn)
+    return Star(values[use], variance, x[use], y[use], (dy, dx), warn, np.stack([at_y, at_x], axis=1)[use])
