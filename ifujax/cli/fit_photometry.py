@@ -171,16 +171,22 @@ def fit_photometry(
         )
     if resample and position not in (None, "resample"):
         raise UsageError(f"--position must be resample, or left out, with --resample; got {position}.")
+    fourier = method == "fourier"
     options = PhotometryOptions(
         fix_scale=fix_scale, fix_bg=fix_bg, fix_dx=fix_dx, fix_dy=fix_dy, fix_fwhm=fix_fwhm, fix_beta=fix_beta,
         init_dx=init_dx, init_dy=init_dy, min_scale=min_scale, margin=margin, hst_psf=MoffatPSF(hst_fwhm, hst_beta),
-        sampling=sampling or "auto", integrate_pixels=integrate_pixels, elliptical=elliptical, rotation=rotation,
-        noise=noise or "variance", method=method, taper=taper, segment=segment,
+        sampling="auto" if fourier else sampling or "auto", integrate_pixels=integrate_pixels, elliptical=elliptical,
+        rotation=rotation, noise="variance" if fourier else noise or "variance", method=method,
+        taper=taper if fourier else None, segment=segment and fourier,
+    )  # fmt: skip
+    of_star = PhotometryOptions(
+        fix_fwhm=fix_fwhm, fix_beta=fix_beta, hst_psf=options.hst_psf, integrate_pixels=integrate_pixels,
+        sampling=sampling or "auto", noise=noise or "variance",
     )  # fmt: skip
     _notice(
         method,
         {"--taper": taper is not None, "--segment": segment},
-        {"--noise": noise is not None, "--sampling": sampling is not None},
+        {} if star is not None else {"--noise": noise is not None, "--sampling": sampling is not None},
     )
     wanted = Wanted(
         save=save,
@@ -194,7 +200,7 @@ def fit_photometry(
     prefixes = [directory / stem(path) for path in muse]
     _check_outputs([wanted.plan(prefix) for prefix in prefixes], table, [hst, *muse], extramask, overwrite)
     screen = Display(wait=not nowait) if display else None
-    job = Job(load_image(hst), options, regions, star, None if extramask is None else load_image(extramask), unit)
+    job = Job(load_image(hst), options, of_star, regions, star, None if extramask is None else load_image(extramask), unit)
     results, failed = run_each(job, wanted, muse, prefixes, verbose=verbose, quiet=quiet, display=screen)
     if table is not None and any(not result.status for result in results):
         write_table(results, table, overwrite, _command(context))

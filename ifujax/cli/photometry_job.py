@@ -89,7 +89,8 @@ class Job:
     Attributes
     ----------
     hst : Image
-    options : PhotometryOptions
+    options, of_star : PhotometryOptions
+        Of the fits of images, and of those of the star.
     regions : str, optional
     star : (ra, dec, radius), optional
     extramask : Image, optional
@@ -99,6 +100,7 @@ class Job:
 
     hst: Image
     options: PhotometryOptions
+    of_star: PhotometryOptions
     regions: str | None = None
     star: Star | None = None
     extramask: Image | None = None
@@ -142,7 +144,7 @@ class Job:
         unit = image.muse.unit
         if unit not in self._scaled:
             self._scaled[unit] = in_unit_of(self.hst, image.muse)
-        star = fit_star_photometry(self._scaled[unit], image.muse, self.star, extramask=self.extramask, options=self.options)
+        star = fit_star_photometry(self._scaled[unit], image.muse, self.star, extramask=self.extramask, options=self.of_star)
         compare_scales(image, star)
         return [image, star]
 

@@ -14,8 +14,12 @@ from ifujax.photometry.forward.reference import EDGE, Sampling
 
 Method = Literal["forward", "fourier"]
 Noise = Literal["variance", "scaled", "correlated"]
-STAR_OPTIONS = ("fix_fwhm", "fix_beta", "beta_prior", "hst_psf", "integrate_pixels", "noise")
+STAR_OPTIONS = ("fix_fwhm", "fix_beta", "beta_prior", "hst_psf", "integrate_pixels", "sampling", "noise")
 """Of `PhotometryOptions`: what fits of a star take."""
+_ONLY_FOR = {
+    "forward": ("elliptical", "rotation", "integrate_pixels", "noise", "sampling", "edge", "beta_prior"),
+    "fourier": ("taper", "segment"),
+}
 HST_PSF = MoffatPSF(0.085, 1.6)
 """Stars of the Ultra Deep Field at 30 mas (imphot's documentation)."""
 BETA_PRIOR = Normal(2.8, 1.0)
@@ -108,8 +112,8 @@ class PhotometryOptions:
             raise UsageError(
                 f"fix_beta must be {SMALLEST_BETA} or more; got {self.fix_beta:g}. A Moffat profile of beta 1 has infinite flux."
             )
-        if not self.min_scale >= 0:
-            raise UsageError(f"min_scale must be 0 or more; got {self.min_scale}.")
+        if not 0 <= self.min_scale < math.inf:
+            raise UsageError(f"min_scale must be a number, 0 or more; got {self.min_scale}.")
         if self.fix_scale is not None and not self.fix_scale >= self.min_scale:
             raise UsageError(f"fix_scale must be min_scale, {self.min_scale:g}, or more; got {self.fix_scale:g}.")
         for name in ("margin", "edge"):
@@ -119,14 +123,21 @@ class PhotometryOptions:
             raise UsageError(f"taper must be 0 or more pixels; got {self.taper}.")
         if not (isinstance(self.hst_psf, (MoffatPSF, ImagePSF))):
             raise UsageError(f"hst_psf must be a MoffatPSF or an ImagePSF; got {type(self.hst_psf).__name__}.")
-        if self.method == "fourier":
-            for name in ("elliptical", "rotation", "integrate_pixels"):
-                if getattr(self, name):
-                    raise UsageError(
-                        f"{name} must be left out with method 'fourier'; got {getattr(self, name)}. Use method 'forward'."
-                    )
-            if not isinstance(self.hst_psf, MoffatPSF):
-                raise UsageError("hst_psf must be a MoffatPSF with method 'fourier'; got an ImagePSF. Use method 'forward'.")
+        psf = self.hst_psf
+        if isinstance(psf, MoffatPSF) and not (psf.fwhm > 0 and psf.beta >= SMALLEST_BETA and psf.pixel >= 0):
+            raise UsageError(
+                f"hst_psf must have a positive fwhm, a beta of {SMALLEST_BETA} or more and a pixel of 0 or more; got {psf}."
+            )
+        other = {"fourier": "forward", "forward": "fourier"}[self.method]
+        for name in _ONLY_FOR[other]:
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise UsageError(
+                    f"{name} must be left out with method {self.method!r}; got {getattr(self, name)!r}. Use method {other!r}."
+                )
+        if self.method == "fourier" and (not isinstance(psf, MoffatPSF) or psf.pixel or psf.ellipticity):
+            raise UsageError(
+                f"hst_psf must be a round MoffatPSF without a pixel with method 'fourier'; got {psf!r}. Use method 'forward'."
+            )
 
     def declarations(self, start_dx: float, start_dy: float) -> dict[str, Declaration]:
         """Return the parameters of the forward model but for its linear block, shifts within `margin` of a start."""

@@ -243,13 +243,14 @@ def _noise(result: ImagePhotometry) -> np.ndarray | None:
         return None
     if result.prepared is None:
         error = result.muse.error
+        if error is not None and result.options.noise == "scaled":
+            error = error * math.sqrt(result.reduced_chi2)
     else:
         # With a regridded HST image, MUSE was low-passed: that took a part of its noise away.
         prepared = result.prepared
         ivar = prepared.grid.cut(prepared.ivar) / prepared.noise_share
         error = np.sqrt(np.divide(1.0, ivar, out=np.full(ivar.shape, np.nan), where=ivar > 0))
-    factor = math.sqrt(result.reduced_chi2) if result.options.noise == "scaled" else 1.0
-    return None if error is None else factor * error
+    return error
 
 
 def _profile(
@@ -260,6 +261,10 @@ def _profile(
     radius = np.hypot(star.x - centre[0], star.y - centre[1])
     curve_radius = np.linspace(0.0, float(radius.max()), _CURVE_POINTS)
     curve = _curve(star, {name: item.value for name, item in of.items()}, radius, model)
+    error = None
+    if star.variance is not None and chi2 > _UNLIKELY * star.values.size:
+        reduced = chi2 / max(star.values.size - len(of), 1)
+        error = np.sqrt(star.variance * (1.0 if result.options.noise == "variance" else reduced))
     text: list[str | tuple[str, str]] = [
         (_LABELS[name], value_text(of[name], _UNITS.get(name, ""))) for name in ("flux", "fwhm", "beta", "bg")
     ]
@@ -267,7 +272,7 @@ def _profile(
         radius=radius,
         values=star.values,
         model=model,
-        error=None if star.variance is None or not chi2 > _UNLIKELY * star.values.size else np.sqrt(star.variance),
+        error=error,
         curve_radius=None if curve is None else curve_radius,
         curve=None if curve is None else curve(curve_radius),
         text=text + more,

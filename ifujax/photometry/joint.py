@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from ifujax.errors import UsageError
+from ifujax.errors import DataError, UsageError
 from ifujax.inference import status as bits
 from ifujax.inference.declarations import Bounded, Fixed
 from ifujax.inference.joint import fit_joint
@@ -23,7 +23,7 @@ from ifujax.photometry.config import FWHM_LIMITS, LARGEST_BETA, START_BETA, STAR
 from ifujax.photometry.forward.fit import SCALES, engine_of, make_group, model_of, noise_factor, outcome_of
 from ifujax.photometry.forward.preparation import Prepared, TransformCache, prepare
 from ifujax.photometry.forward.reference import Grid
-from ifujax.photometry.inputs import ImageLike, Mask, Star, in_unit_of, load_image, options_of, pairs_of
+from ifujax.photometry.inputs import ImageLike, Mask, Star, in_unit_of, load_image, options_of, pairs_of, warn_of_camera
 from ifujax.photometry.masks import masks_of
 from ifujax.photometry.outcome import Outcome
 from ifujax.photometry.results import FittedValue, ImagePhotometry
@@ -121,7 +121,7 @@ class JointPhotometry:
 
     def psf_at(self, wavelength: float) -> MoffatPSF:
         """Return the PSF at a wavelength in Angstrom, for other jobs."""
-        return MoffatPSF(self.fwhm_at(wavelength).value, self.beta.value)
+        return MoffatPSF(self.fwhm_at(wavelength).value, self.beta.value, pixel=self.images[0].psf.pixel)
 
     def fit_report(self) -> str:
         """Return the shared PSF and every image's report as text."""
@@ -195,11 +195,13 @@ def fit_joint_photometry(
         references and some native ones.
     """
     options = options_of(options, more)
-    if options.method != "forward" or options.rotation or options.elliptical or options.noise == "correlated":
-        raise UsageError(
-            "options of a joint fit must be those of the forward method, round PSFs without rotation, and noise 'variance' or "
-            f"'scaled'; got {options.method!r}, elliptical={options.elliptical}, rotation={options.rotation}, {options.noise!r}."
-        )
+    for name in ("method", "rotation", "elliptical", "min_scale"):
+        if getattr(options, name) != getattr(PhotometryOptions(), name):
+            raise UsageError(
+                f"{name} must be left out in a joint fit; got {getattr(options, name)!r}. Fit the images one by one."
+            )
+    if options.noise == "correlated":
+        raise UsageError("noise must be 'variance' or 'scaled' in a joint fit; got 'correlated'. Fit the images one by one.")
     pairs = pairs_of(hst, muse)
     wavelengths = np.asarray(wavelengths, dtype=np.float64)
     if wavelengths.shape != (len(pairs),) or not (np.isfinite(wavelengths) & (wavelengths > 0)).all():
@@ -218,8 +220,7 @@ def fit_joint_photometry(
         return _result(pairs, wavelengths, reference, found, options)
 
     result = fitted(prepared)
-    guessed = next((each for each in prepared if each.noise_estimated), prepared[0])
-    factor = noise_factor(guessed, options, result.chi2 / max(result.n_good - result.n_free, 1))
+    factor = noise_factor(prepared[0], options, result.chi2 / max(result.n_good - result.n_free, 1))
     if result.status or factor == 1.0:
         return result
     # The weight of the data against the prior counts, not the size of errors alone
@@ -249,9 +250,15 @@ def _prepared(
         own = once(one)
         key = (id(own), target.unit)
         if key not in scaled:
+            warn_of_camera(own, options.hst_psf)
             scaled[key] = in_unit_of(own, target)
         sky, pixel = masks_of(regions, star, extramask, target)
         prepared.append(prepare(scaled[key], target, options, sky, pixel, cache, least))
+    if len({each.noise_estimated for each in prepared}) > 1:
+        raise DataError(
+            "images of a joint fit must all have a variance, or none; got some of each. Leave it out: "
+            "dataclasses.replace(image, variance=None)."
+        )
     if len({len(each.transform.transform) for each in prepared}) > 1:
         raise UsageError(
             "hst must be all native or all regridded in a joint fit; got some of each. Give HST images with their own pixels."
@@ -314,7 +321,7 @@ def _result(
     chi2 = float(np.sum(found.block_chi2[used] / shares[used])) if not found.status else np.nan
     reduced = chi2 / max(found.dof, 1)
     warn = found.warn
-    if options.noise == "scaled" or any(each.noise_estimated for each in prepared):
+    if options.noise == "scaled" or prepared[0].noise_estimated:
         inflated = reduced
     elif not found.status and not 0.5 < reduced < 2.0:
         warn |= bits.CHI2_NOT_1.value

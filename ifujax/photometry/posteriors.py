@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ifujax.models.psf import ellipse_components
 from ifujax.photometry.forward.fit import engine_of, make_group, model_of
 
 if TYPE_CHECKING:
+    from ifujax.photometry.forward.preparation import Prepared
     from ifujax.photometry.results import ImagePhotometry
 
 
@@ -49,6 +50,12 @@ def sample_image(
     UsageError
         For a fit that failed, or one in Fourier space, which has no likelihood.
     """
+    options, values = result.options, result.outcome.values
+    held = all(getattr(options, f"fix_{name}") is not None for name in ("dx", "dy", "fwhm", "beta"))
+    if held and not (options.elliptical or options.rotation):
+        return _linear_draws(result, (sampling or SamplingOptions(draws=draws)).draws, seed)
+    if options.fix_scale is None and values["scale"] <= options.min_scale:
+        raise UsageError(f"sample needs a scale that was fitted; got {result.name}, held at min_scale {options.min_scale:g}.")
     found, model = _drawn(result, sampling or SamplingOptions(draws=draws), seed)
     kept = {name: np.asarray(value[0]) for name, value in found.params.items()}
     kept |= {name: np.asarray(found.linear[0, ..., k]) for k, name in enumerate(model)}
@@ -58,14 +65,35 @@ def sample_image(
     return kept
 
 
-def _drawn(result: ImagePhotometry, sampling: SamplingOptions, seed: int) -> tuple[Draws, tuple[str, ...]]:
-    prepared = result.prepared
-    if prepared is None:
+def _linear_draws(result: ImagePhotometry, draws: int, seed: int) -> dict[str, np.ndarray]:
+    """Draw scale and background where all else is fixed: their posterior is the Gaussian of the fit."""
+    _require_likelihood(result)
+    chains = 4
+    shape = (chains, draws // chains)
+    names = [name for name in result.covariance_names if name in ("scale", "bg")]
+    where = [result.covariance_names.index(name) for name in names]
+    kept = {name: np.full(shape, result.value(name).value) for name in ("dx", "dy", "fwhm", "beta")}
+    if names:
+        mean = np.array([result.value(name).value for name in names])
+        rng = np.random.default_rng(seed)
+        drawn = rng.multivariate_normal(mean, result.covariance[np.ix_(where, where)], size=shape)
+        kept |= {name: drawn[..., k] for k, name in enumerate(names)}
+    sound = {"status": 0, "khat": np.nan, "ess": float(draws), "tier": 0}
+    return kept | {name: np.asarray(value) for name, value in sound.items()}
+
+
+def _require_likelihood(result: ImagePhotometry) -> None:
+    if result.prepared is None:
         raise UsageError(
             "sample needs a fit with method 'forward'; got one in Fourier space, whose residuals have no known noise."
         )
     if result.status:
         raise UsageError(f"sample needs a fit that succeeded; got {result.name}: {result.reason}.")
+
+
+def _drawn(result: ImagePhotometry, sampling: SamplingOptions, seed: int) -> tuple[Draws, tuple[str, ...]]:
+    _require_likelihood(result)
+    prepared = cast("Prepared", result.prepared)
     group = make_group([prepared], model_of(prepared, result.options), result.options)
     free = [entry.name for entry in group.space.structure.free]
     values = dict(result.outcome.values)

@@ -152,7 +152,8 @@ def aligned_image(
         _require_scale(result)
     of = {name: getattr(result, name).value for name in ("dx", "dy", "dra", "ddec", "bg", "scale")}
     image = result.muse if muse is None else muse
-    found = apply_corrections(image, **of, corrections=corrections, position=position)
+    rotation = result.value("rotation").value
+    found = apply_corrections(image, **of, rotation=rotation, corrections=corrections, position=position)
     made = {"ALIGNED": (position, "How the position was corrected")}
     return replace(found, cards={**found.cards, **fit_cards(result), **made})
 

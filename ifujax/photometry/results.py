@@ -376,7 +376,10 @@ class StarPhotometry(FittedPhotometry):
     @property
     def hst_psf(self) -> MoffatPSF:
         """The PSF of HST as this star shows it, for ``hst_psf`` of other fits with the same image on its own pixels."""
-        return MoffatPSF(self.detail("hst_fwhm").value, self.detail("hst_beta").value)
+        # A known PSF, of a regridded image, has no error: it is that of the options
+        measured = self.options.integrate_pixels and not self.detail("hst_fwhm").fixed
+        pixel = float(np.mean(self.details.hst.step)) if measured else 0.0
+        return MoffatPSF(self.detail("hst_fwhm").value, self.detail("hst_beta").value, pixel=pixel)
 
     @property
     def ra(self) -> float:

@@ -62,7 +62,8 @@ def fit_image_photometry(hst: Any, muse: Any, **arguments: Any) -> Any:
     muse : Image or path, or a sequence
         With a variance; else the noise is estimated from the residuals. A sequence is fitted in batches.
     regions : str, path or lines, optional
-        "none", "star", "notstar", or a DS9 region file, by the coordinates of `hst`: what to compare.
+        "none", "star", "notstar", or a DS9 region file: what to compare. Places on the sky are taken to be those of `hst`;
+        regions in pixels ("image", "physical") count those of MUSE.
     star : (ra, dec, radius), optional
         Degrees, degrees, arcsec. Without `regions`: compare within this circle only.
     extramask : Image, path or (y, x) array, optional

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ifujax.data.image import Image
 from ifujax.errors import IfujaxWarning, UsageError, unknown
 from ifujax.photometry.config import STAR_OPTIONS, PhotometryOptions
 from ifujax.photometry.inputs import (
@@ -20,6 +22,7 @@ from ifujax.photometry.inputs import (
     is_single,
     load_image,
     options_of,
+    pairs_of,
     warn_of_camera,
 )
 from ifujax.photometry.masks import without
@@ -33,7 +36,7 @@ _DISAGREE = 3.0
 
 
 def fit_star_photometry(
-    hst: ImageLike,
+    hst: ImageLike | Sequence[ImageLike],
     muse: ImageLike | Sequence[ImageLike],
     star: Star,
     *,
@@ -45,7 +48,7 @@ def fit_star_photometry(
 
     Parameters
     ----------
-    hst : Image or path
+    hst : Image or path, or a sequence of one for each MUSE image
         As for `fit_image_photometry`.
     muse : Image or path, or a sequence
     star : (ra, dec, radius)
@@ -54,7 +57,7 @@ def fit_star_photometry(
         Non-zero pixels of MUSE are left out.
     options : PhotometryOptions, optional
         Of which a star fit takes ``fix_fwhm``, ``fix_beta`` and ``beta_prior`` (of the MUSE image), ``hst_psf`` (a
-        MoffatPSF, where `hst` is on the pixels of MUSE), ``integrate_pixels`` and ``noise``.
+        MoffatPSF, where `hst` is on the pixels of MUSE), ``integrate_pixels``, ``sampling`` and ``noise``.
     **more
         Any of these, instead of `options`.
 
@@ -78,15 +81,18 @@ def fit_star_photometry(
     options = options_of(options, more)
     check_star(star, required=True)
     many = not is_single(muse)
-    images: Any = muse if many else [muse]
-    targets = [load_image(each) for each in images]
-    reference = load_image(hst)
+    given = pairs_of(hst, muse if many else [muse])
+    targets = [load_image(each) for _, each in given]
+    scaled: dict[Any, Image] = {}
     pairs = []
-    for target in targets:
-        scaled = in_unit_of(reference, target)
-        pairs.append((star_pixels(without(target, extramask), *star), star_pixels(scaled, *star, like=target)))
-        if is_regridded(*pairs[-1]):
-            warn_of_camera(reference, options.hst_psf)
+    for (one, _), target in zip(given, targets):
+        key = (one if isinstance(one, (str, Path)) else id(one), target.unit)
+        if key not in scaled:
+            scaled[key] = in_unit_of(load_image(one), target)
+        of_muse, of_hst = star_pixels(without(target, extramask), *star), star_pixels(scaled[key], *star, like=target)
+        pairs.append((of_muse, of_hst))
+        if is_regridded(of_muse, of_hst, options):
+            warn_of_camera(scaled[key], options.hst_psf)
     results = [
         StarPhotometry("stars", target.name, _outcome_of_star(each), target, star=star, details=each, options=options)
         for target, each in zip(targets, fit_stars(pairs, options))
@@ -94,7 +100,9 @@ def fit_star_photometry(
     return results if many else results[0]
 
 
-def fit_image_and_star_photometry(hst: ImageLike, muse: ImageLike | Sequence[ImageLike], star: Star, **arguments: Any) -> Any:
+def fit_image_and_star_photometry(
+    hst: ImageLike | Sequence[ImageLike], muse: ImageLike | Sequence[ImageLike], star: Star, **arguments: Any
+) -> Any:
     """Fit images and a star in them: pairs of what `fit_image_photometry` and `fit_star_photometry` find.
 
     Parameters
@@ -115,10 +123,11 @@ def fit_image_and_star_photometry(hst: ImageLike, muse: ImageLike | Sequence[Ima
         Where the two flux scales differ by more than 3 sigma: bright stars can be affected by saturation, proper motion, or
         charge transfer.
     """
-    images: Any = fit_image_photometry(hst, muse, star=star, **arguments)
     options = options_of(
         arguments.get("options"), {k: v for k, v in arguments.items() if k not in ("options", "regions", "extramask", "devices")}
     )
+    target: Any = muse
+    images: Any = fit_image_photometry(hst, target, star=star, **arguments)
     stars = fit_star_photometry(hst, muse, star, extramask=arguments.get("extramask"), options=options)
     single = is_single(muse)
     pairs = [(images, stars)] if single else list(zip(images, stars))

@@ -133,3 +133,29 @@ def test_position_needs_coordinates():
     with pytest.raises(DataError, match="must have celestial coordinates"):
         apply_corrections(bare, 0.1, 0, 0, 0, 0, 1)
     assert apply_corrections(bare, 0.1, 0, 0, 0, 0, 2, corrections="scale").values.max() == pytest.approx(5, rel=0.01)
+
+
+@pytest.mark.parametrize("position", ["crpix", "crval", "resample"])
+@pytest.mark.parametrize("cards", ["CD", "PC"])
+def test_rotation(position, cards):
+    """HST's places, turned about the centre and moved, are where MUSE shows stars: corrected, each has its own coordinates."""
+    dx, dy, angle = 0.37, -0.26, 4.0
+    centre = np.array([(SHAPE[1] - 1) / 2, (SHAPE[0] - 1) / 2])
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    turn = np.array([[cos, -sin], [sin, cos]])
+    places = np.array([[14.0, 12.0], [36.0, 11.0], [33.0, 29.0]])
+    seen = (places - centre) @ turn.T + centre + np.array([dx, dy]) / STEP
+    image = make(sum(star(*each) for each in seen))
+    if cards == "PC":
+        header = image.celestial.to_header()
+        image = replace(image, celestial=WCS(header), header=header)
+    sky = image.celestial.wcs_pix2world(places, 0)
+    found = apply_corrections(image, dx, dy, 0, 0, 0, 1, rotation=angle, corrections="xy", position=position)
+    at = places if position == "resample" else seen
+    np.testing.assert_allclose((found.celestial.wcs_pix2world(at, 0) - sky) * 3600, 0, atol=2e-3)
+    np.testing.assert_allclose((WCS(found.header).wcs_pix2world(at, 0) - sky) * 3600, 0, atol=2e-3)
+    if position == "resample":
+        good = np.isfinite(found.values)
+        np.testing.assert_allclose(found.values[good], sum(star(*each) for each in places)[good], atol=5e-3)
+    else:
+        np.testing.assert_array_equal(found.values, image.values)

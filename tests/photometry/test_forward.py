@@ -304,3 +304,51 @@ def test_known_edges_without_hst_beyond() -> None:
     assert np.isnan(fit.data.values[:, :4]).all()
     for name in NAMES:
         assert abs(fit.value(name).value - TRUTH[name]) < 2 * fit.value(name).error, name
+
+
+def test_correlated_errors_keep_the_prior_and_what_is_not_constrained() -> None:
+    """With white noise both kinds of errors agree, also where the prior of beta says most of it."""
+    faint = pair(seed=3, sigma=1.5)
+    plain, fit = (ifujax.fit_image_photometry(faint.hst, faint.muse, noise=noise) for noise in ("variance", "correlated"))
+    assert plain.beta.error > 0.5
+    for name in NAMES:
+        assert fit.value(name).error == pytest.approx(plain.value(name).error, rel=0.25), name
+    held = {"fix_beta": 2.8, "fix_fwhm": 0.65, "margin": 0.1, "noise": "correlated"}
+    upside_down = ifujax.fit_image_photometry(pair().hst, replace(pair().muse, values=-pair().muse.values), **held)
+    assert upside_down.scale.value == 0.0
+    assert np.isfinite(upside_down.bg.error)
+
+
+def test_ellipse_has_covariance() -> None:
+    fit = ifujax.fit_image_photometry(pair(seed=3).hst, pair(seed=3).muse, elliptical=True)
+    assert {"ellipticity", "angle"} <= set(fit.covariance_names)
+    for name in fit.covariance_names:
+        k = fit.covariance_names.index(name)
+        assert np.sqrt(fit.covariance[k, k]) == pytest.approx(fit.value(name).error)
+
+
+def test_bad_variances_are_told() -> None:
+    muse = pair(seed=3).muse
+    variance = muse.variance.copy()
+    variance[5, 5:8] = 0.0
+    fit = ifujax.fit_image_photometry(pair(seed=3).hst, replace(muse, variance=variance))
+    assert fit.warn == bits.BAD_VARIANCE.value
+    assert fit.n_good == SHAPE[0] * SHAPE[1] - 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"taper": 5}, "taper must be left out with method 'forward'"),
+        ({"segment": True}, "segment must be left out with method 'forward'"),
+        ({"method": "fourier", "noise": "scaled"}, "noise must be left out with method 'fourier'"),
+        ({"method": "fourier", "taper": -1}, "taper must be 0 or more"),
+        ({"min_scale": np.inf}, "min_scale must be a number"),
+        ({"hst_psf": ifujax.MoffatPSF(0.0, 1.6)}, "hst_psf must have a positive fwhm"),
+        ({"hst_psf": ifujax.MoffatPSF(0.085, 1.0)}, "a beta of 1.01 or more"),
+        ({"method": "fourier", "hst_psf": ifujax.MoffatPSF(0.085, 1.6, pixel=0.05)}, "round MoffatPSF without a pixel"),
+    ],
+)
+def test_options_that_cannot_be(options, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        ifujax.PhotometryOptions(**options)

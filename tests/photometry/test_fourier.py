@@ -276,7 +276,7 @@ def test_images_that_can_not_be_compared():
     holes[::6, ::6] = np.nan
     with pytest.raises(DataError, match="Lower taper"):
         fit_fourier(hst, holes, STEP)
-    assert fit_fourier(hst, holes, STEP, options=PhotometryOptions(taper=0)).status == 0
+    assert fit_fourier(hst, holes, STEP, options=PhotometryOptions(method="fourier", taper=0)).status == 0
     with pytest.raises(DataError, match="more than 2 rows"):
         fit_fourier(hst, np.where(np.arange(100) < 2, muse, np.nan), STEP)
 
@@ -290,7 +290,7 @@ def test_an_empty_hst_image_constrains_nothing():
 
 def test_a_psf_that_is_an_image_is_not_for_this_method():
     hst, muse, _ = pair()
-    with pytest.raises(UsageError, match="hst_psf must be a MoffatPSF"):
+    with pytest.raises(UsageError, match="hst_psf must be a round MoffatPSF"):
         fit_fourier(hst, muse, STEP, options=PhotometryOptions(hst_psf=ImagePSF(np.ones((3, 3)) / 9, 0.2)))
 
 
@@ -334,7 +334,7 @@ def options_like(kwargs):
     """The older tool's arguments in our terms."""
     psf = MoffatPSF(kwargs.get("hst_fwhm", 0.085), kwargs.get("hst_beta", 1.6))
     own = {name: value for name, value in kwargs.items() if name not in ("hst_fwhm", "hst_beta")}
-    return PhotometryOptions(hst_psf=psf, **own)
+    return PhotometryOptions(method="fourier", hst_psf=psf, **own)
 
 
 def differences(outcome, run):

@@ -49,3 +49,22 @@ def test_fits_without_a_likelihood() -> None:
     fit = ifujax.fit_image_photometry(regridded, pair().muse, method="fourier", **fixed)
     with pytest.raises(UsageError, match="method 'forward'"):
         fit.sample()
+
+
+def test_only_scale_and_background_are_free() -> None:
+    """Nothing is left to sample but a Gaussian."""
+    held = {"fix_dx": 0.12, "fix_dy": -0.23, "fix_fwhm": 0.65, "fix_beta": 2.8}
+    fit = ifujax.fit_image_photometry(pair(seed=3).hst, pair(seed=3).muse, **held)
+    draws = fit.sample(draws=4000, seed=2)
+    for name in ("scale", "bg"):
+        assert draws[name].shape == (4, 1000)
+        assert abs(draws[name].mean() - fit.value(name).value) < 0.1 * fit.value(name).error
+        assert draws[name].std() == pytest.approx(fit.value(name).error, rel=0.05)
+    assert (draws["fwhm"] == 0.65).all()
+    assert draws["status"] == 0
+
+
+def test_a_scale_held_at_its_limit_has_no_draws() -> None:
+    fit = ifujax.fit_image_photometry(pair(seed=3).hst, pair(seed=3).muse, min_scale=2.0)
+    with pytest.raises(UsageError, match="held at min_scale 2"):
+        fit.sample()

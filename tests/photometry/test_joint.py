@@ -7,10 +7,12 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 import ifujax
-from ifujax.errors import UsageError
+from ifujax.errors import DataError, IfujaxWarning, UsageError
 from ifujax.photometry.images.regrid import regrid_like
+from ifujax.simulate import random_scene, simulate_muse
 from tests.photometry.scenes import pair
 
 WAVELENGTHS = np.array([5921.0, 7692.0, 8057.0, 9033.0])
@@ -103,8 +105,10 @@ def test_what_cannot_be() -> None:
     for change, message in (
         ({"wavelengths": [5000.0]}, "wavelengths must be one positive number for each of 4 images"),
         ({"wavelengths": [5000.0, 6000.0, -1.0, 8000.0]}, "wavelengths must be"),
-        ({"elliptical": True}, "options of a joint fit must be"),
-        ({"method": "fourier"}, "options of a joint fit must be"),
+        ({"elliptical": True}, "elliptical must be left out in a joint fit"),
+        ({"method": "fourier"}, "method must be left out in a joint fit"),
+        ({"min_scale": 1.5}, "min_scale must be left out in a joint fit"),
+        ({"noise": "correlated"}, "noise must be 'variance' or 'scaled' in a joint fit"),
         ({"fix_slope": 0.0, "fix_fwhm": 0.7, "fix_beta": 2.5}, "must be free in a joint fit"),
         ({"hst": [hst, hst, hst, regrid_like(hst, muse[3])]}, "all native or all regridded"),
         ({"muse": muse[0]}, "muse must be a sequence"),
@@ -112,3 +116,26 @@ def test_what_cannot_be() -> None:
         arguments = {"hst": hst, "muse": muse, "wavelengths": WAVELENGTHS, **change}
         with pytest.raises(UsageError, match=message):
             ifujax.fit_joint_photometry(arguments.pop("hst"), arguments.pop("muse"), arguments.pop("wavelengths"), **arguments)
+
+
+@pytest.mark.slow
+def test_images_with_pixels_of_two_sizes() -> None:
+    """Frequencies are those of each image's own pixels."""
+    scene = random_scene(5, size_arcsec=18.0, n_galaxies=14, n_stars=4)
+    wide = simulate_muse(scene, (48, 48), 0.25, fwhm=0.65, beta=2.8, seed=2)
+    hst, muse = pair(fwhm=0.65, seed=1).hst, pair(fwhm=0.65, seed=1).muse
+    found = ifujax.fit_joint_photometry(hst, [muse, wide], [7000.0, 7000.0])
+    assert found.status == 0
+    assert found.fwhm.value == pytest.approx(0.65, abs=4 * found.fwhm.error)
+    assert found.beta.value == pytest.approx(2.8, abs=4 * found.beta.error)
+    for each in found.images:
+        assert 0.8 < each.reduced_chi2 < 1.2
+    with pytest.raises(DataError, match="must all have a variance, or none"):
+        ifujax.fit_joint_photometry(hst, [muse, replace(wide, variance=None)], [7000.0, 7000.0])
+
+
+def test_other_cameras_are_warned_of() -> None:
+    hst = pair().hst
+    other = replace(hst, header=fits.Header({"INSTRUME": "WFPC2"}))
+    with pytest.warns(IfujaxWarning, match="WFPC2"), pytest.raises(UsageError, match="must be free"):
+        ifujax.fit_joint_photometry(other, images(None), WAVELENGTHS, fix_slope=0.0, fix_fwhm=0.7, fix_beta=2.5)

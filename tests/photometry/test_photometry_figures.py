@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from ifujax.errors import DataError, UsageError
 from ifujax.inference.status import AT_BOUND, NOISE_ESTIMATED, NOT_CONVERGED
+from ifujax.photometry.config import PhotometryOptions
 from ifujax.photometry.figures import figure_format, fwhm_figure, image_figure, star_figure, value_text, write_figure
 from ifujax.photometry.forward.preparation import prepare
 from ifujax.photometry.outcome import Outcome
@@ -65,7 +66,7 @@ def star_result(hst_profile: str = "moffat") -> StarPhotometry:
     names = Outcome.__dataclass_fields__
     kept = {name: getattr(found, name) for name in names if hasattr(found, name)}
     outcome = Outcome(**kept, chi2=191.0, data=np.zeros((0, 0)), model=np.zeros((0, 0)))
-    return StarPhotometry("stars", "muse", outcome, pair.muse, star=(ra, dec, radius), details=found)
+    return StarPhotometry("stars", "muse", outcome, pair.muse, star=(ra, dec, radius), details=found, options=PhotometryOptions())
 
 
 def texts(figure: Figure) -> list[str]:

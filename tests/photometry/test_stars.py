@@ -12,6 +12,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from scipy import integrate, special
 
+import ifujax
 from ifujax.data.image import Image
 from ifujax.errors import DataError, UsageError
 from ifujax.inference import status as bits
@@ -20,18 +21,19 @@ from ifujax.photometry.config import PhotometryOptions
 from ifujax.photometry.stars.fit import NAMES, Star, fit_stars, star_pixels
 from ifujax.photometry.stars.models import PER_PIXEL, filtered_profile
 from tests.reference import reference_data
+from tests.small_pair import small_pair, star_position
 
 MUSE = {"flux": 380.0, "bg": 0.05, "dx": 0.12, "dy": -0.23, "fwhm": 0.65, "beta": 2.8}
 HST = {"flux": 400.0, "bg": 0.02, "dx": 0.01, "dy": 0.02, "fwhm": 0.14, "beta": 2.5}
-TRUTH = {"scale": 0.95, "bg": 0.05 - 0.95 * 0.02, "dx": 0.11, "dy": -0.25, "fwhm": 0.65, "beta": 2.8}
+TRUTH = {"scale": 0.95, "bg": 0.05 - 0.95 * 0.02 * 16, "dx": 0.11, "dy": -0.25, "fwhm": 0.65, "beta": 2.8}
 
 
 def fit_pair(muse, hst, **settings):
     return fit_all([(muse, hst)], **settings)[0]
 
 
-def fit_all(pairs, hst_profile="auto", beta_prior=None, **options):
-    return fit_stars(pairs, PhotometryOptions(beta_prior=beta_prior, **options), hst_profile=hst_profile)
+def fit_all(pairs, beta_prior=None, **options):
+    return fit_stars(pairs, PhotometryOptions(beta_prior=beta_prior, **options))
 
 
 def moffat(x, y, of):
@@ -153,7 +155,7 @@ def test_errors_cover(variance):
     pairs = [(star(MUSE, 0.2, 2.0, 0.3, rng), star(HST, 0.1, 1.2, 0.3, rng)) for _ in range(400)]
     if variance == "estimated":
         pairs = [tuple(replace(each, variance=None) for each in pair) for pair in pairs]
-    share = covered(pairs, TRUTH, hst_profile="moffat")
+    share = covered(pairs, TRUTH | {"bg": 0.05 - 0.95 * 0.02 * 4}, sampling="native")
     print(variance, {name: round(float(value), 3) for name, value in share.items()})
     assert all(0.61 < value < 0.755 for value in share.values()), share  # 3 sigma of 400 draws
 
@@ -264,7 +266,11 @@ def test_fits_that_fail_or_wander():
             assert 1.01 <= found.values["beta"] <= 30
             assert abs(found.details["muse_dx"]) <= base.reach
             assert found.values["fwhm"] > 0
-    for bad, message in (({"fix_fwhm": -1.0}, "fix_fwhm"), ({"fix_beta": 0.9}, "fix_beta"), ({"hst_profile": "disc"}, "disc")):
+    for bad, message in (
+        ({"fix_fwhm": -1.0}, "fix_fwhm"),
+        ({"fix_beta": 0.9}, "fix_beta"),
+        ({"fix_beta": 40.0}, "between 1.01 and 30"),
+    ):
         with pytest.raises(UsageError, match=message):
             fit_pair(base, good, **bad)
     with pytest.raises(UsageError, match="as long as values"):
@@ -339,7 +345,7 @@ def test_scale_of_a_regridded_star(case):
     muse = star_pixels(read("synth", f"star_{case}_noiseless.fits"), *place)
     hst = star_pixels(read("synth", "star_hst_on_muse.fits"), *place)
     truth = TRUE[case]
-    filtered, plain = fit_pair(muse, hst), fit_pair(muse, hst, hst_profile="moffat")
+    filtered, plain = fit_pair(muse, hst), fit_pair(muse, hst, sampling="native")
     print(case, "scale", truth["scale"], filtered.values["scale"], plain.values["scale"])
     assert filtered.values["scale"] == pytest.approx(truth["scale"], rel=1e-3)
     assert filtered.values["bg"] == pytest.approx(truth["bg"], abs=1e-3)
@@ -374,3 +380,34 @@ def test_coverage_of_the_reference_stars(case):
     share = covered(pairs, TRUE[case])
     print(case, {name: round(float(value), 3) for name, value in share.items()})
     assert all(0.63 < value < 0.73 for value in share.values()), share
+
+
+def test_backgrounds_of_pixels_of_two_sizes_are_compared_as_the_image_fit_does():
+    """A sky of HST, per pixel of its own: both methods say how much less of it MUSE has."""
+    pair = small_pair()
+    hst = replace(pair.hst, values=pair.hst.values + 0.05)
+    place = (*star_position(), 1.6)
+    of_star = ifujax.fit_star_photometry(hst, pair.muse, place)
+    of_image = ifujax.fit_image_photometry(hst, pair.muse)
+    assert of_image.bg.value == pytest.approx(0.05 - 0.9 * 0.05 * 16, abs=5 * of_image.bg.error)
+    assert of_star.bg.value == pytest.approx(of_image.bg.value, abs=5 * of_star.bg.error)
+
+
+def test_sampling_says_what_hst_is():
+    muse, hst = star(MUSE, 0.2, 3.0, 0.05), star({**HST, "fwhm": 0.6}, 0.19, 1.6, 0.05)
+    assert fit_pair(muse, hst).detail_errors["hst_fwhm"] == 0.0  # a known PSF, low-passed
+    assert fit_pair(muse, hst, sampling="native").details["hst_fwhm"] == pytest.approx(0.6, abs=1e-3)
+    with pytest.raises(UsageError, match="round MoffatPSF without a pixel"):
+        fit_pair(muse, hst, hst_psf=ifujax.MoffatPSF(0.085, 1.6, pixel=0.03))
+
+
+def test_several_hst_images_and_options_of_other_fits():
+    pair = small_pair()
+    place = (*star_position(), 1.6)
+    found = ifujax.fit_star_photometry([pair.hst, pair.hst], [pair.muse, pair.muse], place, integrate_pixels=True)
+    assert len(found) == 2
+    assert found[0].fwhm.value == found[1].fwhm.value
+    assert found[0].hst_psf.pixel == pytest.approx(0.05)
+    assert found[0].psf.pixel == pytest.approx(0.2)
+    with pytest.raises(UsageError, match="option of a star fit"):
+        ifujax.fit_star_photometry(pair.hst, pair.muse, place, margin=3.0)

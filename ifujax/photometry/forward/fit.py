@@ -20,15 +20,13 @@ from ifujax.inference.results import FitResult
 from ifujax.models.psf import ellipse_of
 from ifujax.models.scene import Reference, SceneModel
 from ifujax.photometry.config import START_BETA, START_FWHM, PhotometryOptions
-from ifujax.photometry.forward.noise import correlated_covariance, residual_correlation
+from ifujax.photometry.forward.noise import correlated
 from ifujax.photometry.forward.preparation import Prepared, turned
 from ifujax.photometry.outcome import Outcome
 
 ENGINE = Options(linear="eliminate", warm_up=False, tolerance=1e-5, max_iter=200)
 SCALES = {"dx": 0.01, "dy": 0.01, "fwhm": 0.01, "beta": 0.1}
 """Sizes that count as 1 inside the fit."""
-_AT_ONCE = 32
-"""Images whose transforms are in memory together, about 3 MB each."""
 _TURNS = 3
 _ENOUGH_ROTATION = 0.005
 """Degrees: what the first-order rotation of the model may still differ by, a hundredth of a pixel at 100 pixels from the
@@ -67,27 +65,24 @@ def engine_of(model: SceneModel) -> Options:
 
 def groups_of(prepared: Sequence[Prepared], options: PhotometryOptions) -> Iterator[tuple[list[int], Group]]:
     """Yield groups of images and which of `prepared` they are."""
-    by_model: dict[Any, list[int]] = {}
+    by_model: dict[SceneModel, list[int]] = {}
     for i, each in enumerate(prepared):
-        # Transforms that are shared are kept once
-        by_model.setdefault((model_of(each, options), each.grid.step), []).append(i)
-    for (model, _), members in by_model.items():
-        members = sorted(members, key=lambda i: id(prepared[i].transform))
-        for first in range(0, len(members), _AT_ONCE):
-            some = members[first : first + _AT_ONCE]
-            yield some, make_group([prepared[i] for i in some], model, options)
+        by_model.setdefault(model_of(each, options), []).append(i)
+    for model, members in by_model.items():
+        yield members, make_group([prepared[i] for i in members], model, options)
 
 
 def make_group(prepared: Sequence[Prepared], model: SceneModel, options: PhotometryOptions) -> Group:
     """Gather images of one model."""
     batch = len(prepared)
-    every = [each.transform.coordinates for each in prepared] if len({id(p.transform) for p in prepared}) > 1 else None
-    if every is None:
-        coords, axes = prepared[0].transform.coordinates, None
-    else:
-        own = {"real", "imag", "x", "y"}
+    transforms = list({id(each.transform): each.transform for each in prepared}.values())
+    coords, axes = transforms[0].coordinates(model.radial), None
+    if len(transforms) > 1:
+        every = [each.transform.coordinates(model.radial) for each in prepared]
+        same = len({each.grid.step for each in prepared}) == 1
+        own = {"real", "imag", "x", "y"} if same else set(Reference.__dataclass_fields__)
         names = Reference.__dataclass_fields__
-        coords = Reference(**{n: np.stack([getattr(c, n) for c in every]) if n in own else getattr(every[0], n) for n in names})
+        coords = Reference(**{n: np.stack([getattr(c, n) for c in every]) if n in own else getattr(coords, n) for n in names})
         axes = Reference(**{n: 0 if n in own else None for n in names})
     declared = [options.declarations(*each.shift) for each in prepared]
     first = ParameterSpace.build(declared[0], scale=SCALES)
@@ -132,13 +127,14 @@ def _mended(prepared: Prepared, outcome: Outcome, options: PhotometryOptions, de
     """Fit again where the first fit could not honour an option: the noise, a least scale, a rotation beyond first order."""
     if outcome.status:
         return outcome, prepared
-    factor = noise_factor(prepared, options, outcome.chi2 / max(outcome.n_good - outcome.n_free, 1))
+    outcome, prepared = _mended_shape(prepared, outcome, options, devices)
+    factor = 1.0 if outcome.status else noise_factor(prepared, options, outcome.chi2 / max(outcome.n_good - outcome.n_free, 1))
     if factor != 1.0:
         # The weight of the data against the prior counts, not the size of errors alone
         prepared = replace(prepared, ivar=prepared.ivar / factor)
         again, prepared = _mended_shape(prepared, _fit_one(prepared, options, devices), options, devices)
         return replace(again, chi2=again.chi2 * factor), prepared
-    return _mended_shape(prepared, outcome, options, devices)
+    return outcome, prepared
 
 
 def noise_factor(prepared: Prepared, options: PhotometryOptions, reduced: float) -> float:
@@ -176,7 +172,7 @@ def _outcome(group: Group, row: int, prepared: Prepared, found: FitResult, optio
     if not status:
         correlated = options.noise == "correlated"
         free = tuple(name for name in names if name not in model.linear_names) if correlated else ()
-        unit, slopes = render(model, free, values, prepared.transform.coordinates)
+        unit, slopes = render(model, free, values, prepared)
         covariance, more = _covariance(model, prepared, values, unit, slopes, covariance, found.n_free, options)
         warn |= more
     errors = dict.fromkeys(values, 0.0)
@@ -216,7 +212,7 @@ def _covariance(
         columns += [unit if name == "scale" else np.ones_like(unit) for name in model.linear_names]
         if not columns:
             return covariance, 0
-        return correlated_covariance(covariance, np.stack(columns) * root, residual_correlation(residual, used)), 0
+        return correlated(covariance, np.stack(columns) * root, residual, used), 0
     reduced = float(np.sum(residual**2)) / prepared.noise_share / max(int(used.sum()) - n_free, 1)
     if options.noise == "scaled" or prepared.noise_estimated:
         return covariance * reduced, 0
@@ -243,13 +239,15 @@ def outcome_of(
     image = np.full(grid.shape, np.nan)
     if not status:
         if unit is None:
-            unit, _ = render(model_of(prepared, options), (), values, prepared.transform.coordinates)
+            unit, _ = render(model_of(prepared, options), (), values, prepared)
         image = values["scale"] * unit + values["bg"]
     if prepared.noise_estimated:
         warn |= bits.NOISE_ESTIMATED.value
+    if prepared.bad_variance:
+        warn |= bits.BAD_VARIANCE.value
     if options.rotation:
         values["rotation"] += prepared.rotation
-    _add_ellipse(values, errors, covariance, names)
+    covariance, names = _with_ellipse(values, errors, covariance, names)
     kept = grid.cut(np.where(used, prepared.values, np.nan))
     shown = grid.cut(np.where(used, image, np.nan))
     return Outcome(
@@ -270,21 +268,26 @@ def outcome_of(
     )
 
 
-def _add_ellipse(values: dict[str, float], errors: dict[str, float], covariance: np.ndarray, names: tuple[str, ...]) -> None:
-    """Add ellipticity and angle, with errors to first order, and take out the components that they were fitted as."""
+def _with_ellipse(
+    values: dict[str, float], errors: dict[str, float], covariance: np.ndarray, names: tuple[str, ...]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Put ellipticity and angle, to first order, in the place of the components that they were fitted as."""
     if "e1" not in values:
-        return
+        return covariance, names
     components = np.array([values.pop("e1"), values.pop("e2")])
-    where = [names.index("e1"), names.index("e2")]
     for name in ("e1", "e2"):
         errors.pop(name)
     with working_precision("float64"):
         ellipse = [float(np.asarray(each)) for each in ellipse_of(*components)]
         slopes = np.array([[np.asarray(s) for s in row] for row in jax.jacfwd(_ellipse)(components)], dtype=np.float64)
-    spread = slopes @ covariance[np.ix_(where, where)] @ slopes.T
+    where = [names.index("e1"), names.index("e2")]
+    turn = np.eye(len(names))
+    turn[np.ix_(where, where)] = slopes
+    covariance = turn @ covariance @ turn.T
     for k, name in enumerate(("ellipticity", "angle")):
         values[name] = ellipse[k]
-        errors[name] = float(np.sqrt(spread[k, k]))
+        errors[name] = float(np.sqrt(covariance[where[k], where[k]]))
+    return covariance, tuple({"e1": "ellipticity", "e2": "angle"}.get(name, name) for name in names)
 
 
 def _ellipse(components: Any) -> Any:
@@ -292,11 +295,11 @@ def _ellipse(components: Any) -> Any:
 
 
 def render(
-    model: SceneModel, free: tuple[str, ...], values: dict[str, float], coords: Reference
+    model: SceneModel, free: tuple[str, ...], values: dict[str, float], prepared: Prepared
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the reference as the image shows it, for unit scale, and its slopes by some parameters, each (n_y, n_x)."""
     with working_precision("float64"):
-        unit, slopes = _unit_and_slopes(model, free, values, coords)
+        unit, slopes = _unit_and_slopes(model, free, values, prepared.transform.coordinates(model.radial))
         return np.asarray(unit).reshape(model.shape), [np.asarray(slope).reshape(model.shape) for slope in slopes]
 
 

@@ -10,6 +10,13 @@ from ifujax.photometry.forward.reference import good_size
 _REACH = 4
 """Pixels over which noise is taken to be correlated; drizzling to equal pixels reaches two."""
 _OUTLIER = 4.0
+_FEW = 2000
+"""Pixels: with fewer, what a fit takes of the noise shows in the residuals."""
+_LEAST_POWER = 0.25
+"""Share of the mean: few pixels can't say that noise has less power at some frequency; resampled noise has more at low ones."""
+_ROUNDING = 1e-10
+_PIXELS_PER_LAG = 8
+"""With few pixels, correlations at many lags cannot be told from each other."""
 
 
 def residual_correlation(residual: np.ndarray, used: np.ndarray, reach: int = _REACH) -> np.ndarray:
@@ -66,10 +73,40 @@ def unabsorbed(correlation: np.ndarray, slopes: np.ndarray, used: np.ndarray) ->
     return found.reshape(correlation.shape)
 
 
-def correlated_covariance(covariance: np.ndarray, slopes: np.ndarray, correlation: np.ndarray) -> np.ndarray:
+def correlated(covariance: np.ndarray, slopes: np.ndarray, residual: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Return the covariance of parameters under noise that is as correlated as the residuals are.
+
+    Parameters
+    ----------
+    covariance : (n, n) array
+        For independent noise; NaN for parameters that the data do not constrain.
+    slopes : (n, y, x) array
+        Of the model by each parameter, divided by the errors; 0 where a pixel does not count.
+    residual : (y, x) array
+        Divided by the errors.
+    used : (y, x) bool array
+    """
+    felt = np.isfinite(np.diag(covariance))
+    if not felt.any():
+        return covariance
+    rows, columns = (np.flatnonzero(used.any(axis=axis)) for axis in (1, 0))
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    slopes, residual, used = slopes[(felt, *window)], residual[window], used[window]
+    count = int(used.sum())
+    reach = min(_REACH, max(1, int(0.5 * (np.sqrt(count / _PIXELS_PER_LAG) - 1.0))))
+    correlation, least = residual_correlation(residual, used, reach), 0.0
+    if count < _FEW:
+        correlation, least = unabsorbed(correlation, slopes, used), _LEAST_POWER
+    found = np.full_like(covariance, np.nan)
+    found[np.ix_(felt, felt)] = correlated_covariance(covariance[np.ix_(felt, felt)], slopes, correlation, least)
+    return found
+
+
+def correlated_covariance(covariance: np.ndarray, slopes: np.ndarray, correlation: np.ndarray, least: float = 0.0) -> np.ndarray:
     """Return the covariance of parameters that were fitted as if the noise were independent, under noise that is not.
 
-    ``C J^T R J C`` with the covariance C for independent noise, slopes J over the errors, and the autocovariance R of the noise.
+    ``C (J^T R J + P) C`` with the covariance C for independent noise, slopes J over the errors, the autocovariance R of the
+    noise, and what priors add to the curvature, ``P = C^-1 - J^T J``.
 
     Parameters
     ----------
@@ -79,6 +116,8 @@ def correlated_covariance(covariance: np.ndarray, slopes: np.ndarray, correlatio
         Of the model by each parameter, divided by the errors; 0 where a pixel does not count.
     correlation : (2 reach + 1, 2 reach + 1) array
         Of residuals divided by their errors, lag 0 in the middle.
+    least : float
+        Power that the noise has at every frequency, as a share of its mean.
     """
     reach = correlation.shape[0] // 2
     n_y, n_x = slopes.shape[1:]
@@ -87,10 +126,15 @@ def correlated_covariance(covariance: np.ndarray, slopes: np.ndarray, correlatio
     lags = np.arange(-reach, reach + 1)
     kernel[np.ix_(lags % shape[0], lags % shape[1])] = correlation
     # A truncated autocovariance can have negative power somewhere, which no noise has
-    power = np.maximum(fft.rfft2(kernel).real, 0.0)
+    power = np.maximum(fft.rfft2(kernel).real, least * correlation[reach, reach])
     spread = fft.irfft2(fft.rfft2(slopes, shape) * power, shape)[:, :n_y, :n_x]
-    found = covariance @ np.einsum("iyx,jyx->ij", slopes, spread) @ covariance
-    return 0.5 * (found + found.T)
+    # C (J^T R J + P) C = C + C J^T (R - 1) J C, without the inverse
+    excess = np.einsum("iyx,jyx->ij", slopes, spread - slopes)
+    found = covariance + covariance @ excess @ covariance
+    found = 0.5 * (found + found.T)
+    # Residuals of images without noise leave nothing but rounding errors
+    np.fill_diagonal(found, np.maximum(np.diag(found), _ROUNDING * np.diag(covariance)))
+    return found
 
 
 def _roomy(shape: tuple[int, ...], reach: int) -> tuple[int, int]:

@@ -44,6 +44,8 @@ class Prepared:
         noise, whose power at the frequencies that are left, where all the signal is, has not changed.
     rotation : float
         Degrees by which the reference was turned.
+    bad_variance : bool
+        Whether pixels were left out because their variance is not positive.
     """
 
     hst: Image
@@ -56,6 +58,7 @@ class Prepared:
     noise_estimated: bool
     noise_share: float = 1.0
     rotation: float = 0.0
+    bad_variance: bool = False
 
     @property
     def grid(self) -> Grid:
@@ -95,7 +98,7 @@ def prepare(
     """
     transform = _transform(hst, muse, options, cache if cache is not None else {}, 0.0, least)
     grid = transform.grid
-    good = np.isfinite(muse.values)
+    good, bad_variance = np.isfinite(muse.values), False
     if pixel_mask is not None:
         good &= ~pixel_mask
     if not good.any():
@@ -107,6 +110,7 @@ def prepare(
                 f"variance must be positive somewhere; got none in {muse.name or 'the image'}. "
                 "Leave the variance out to estimate the noise from the residuals."
             )
+        bad_variance = bool((good & ~sound).any())
         good &= sound
         ivar = np.where(good, 1.0 / np.where(sound, muse.variance, 1.0), 0.0)
     else:
@@ -126,7 +130,8 @@ def prepare(
         whole_plane = np.concatenate([transform.window, transform.window[:, -2:0:-1]], axis=1)
         share = float(np.mean(whole_plane**2))
     _require_enough(weights, hst, muse)
-    return Prepared(hst, muse, transform, mask, values, weights, shift, muse.variance is None, share)
+    estimated = muse.variance is None
+    return Prepared(hst, muse, transform, mask, values, weights, shift, estimated, share, bad_variance=bad_variance)
 
 
 def turned(prepared: Prepared, rotation: float, options: PhotometryOptions) -> Prepared:

@@ -122,16 +122,23 @@ class HstTransform:
         """HST as MUSE usually shows it, (n_y, n_x): what the first shift is looked for with."""
         return blurred(self, 0.7, 2.8)
 
-    @cached_property
-    def coordinates(self) -> Reference:
-        """What `SceneModel` takes."""
+    def coordinates(self, radial: RadialGrid) -> Reference:
+        """Return what a `SceneModel` with this `radial` takes."""
+        if radial in self._coordinates:
+            return self._coordinates[radial]
         fy, fx = self.frequencies
         k = np.hypot(fy[:, None, :, None], fx[None, :, None, :])
         k[0, 0, 0, 0] = min(abs(fx[0, 1]), abs(fy[0, 1]))
         # Two real arrays: the engine casts those to the working precision
         real, imag = np.ascontiguousarray(np.real(self.transform)), np.ascontiguousarray(np.imag(self.transform))
-        radius = self.radial(elliptical=False).twice_argument(np.log(k))
-        return Reference(real, imag, fx, fy, radius, self.grid.x, self.grid.y, np.array(self.grid.step))
+        radius = radial.twice_argument(np.log(k))
+        found = Reference(real, imag, fx, fy, radius, self.grid.x, self.grid.y, np.array(self.grid.step))
+        self._coordinates[radial] = found
+        return found
+
+    @cached_property
+    def _coordinates(self) -> dict[RadialGrid, Reference]:
+        return {}
 
 
 def blurred(transform: HstTransform, fwhm: float, beta: float) -> np.ndarray:
@@ -183,8 +190,7 @@ def transform_hst(
     grid = Grid.around(muse, buffer, least)
     to_hst = PixelMap.between(muse, hst, margin=math.ceil(buffer / min(grid.step)))
     ratio = math.sqrt(to_hst.area)
-    if sampling == "auto":
-        sampling = "native" if ratio > 1.1 else "regridded"
+    sampling = resolved_sampling(sampling, ratio)
     fine = 1 if sampling == "regridded" else max(2, min(math.ceil(ratio - 0.05), _FINEST))
     values, covered = _on_grid(hst, grid, to_hst, fine, rotation)
     if not grid.cut(covered).any():
@@ -206,6 +212,13 @@ def transform_hst(
     if not covered.all():
         covered = np.asarray(ndimage.distance_transform_edt(covered, sampling=grid.step)) > edge
     return HstTransform(grid, kept, covered, window)
+
+
+def resolved_sampling(sampling: Sampling, ratio: float) -> Sampling:
+    """Return "native" or "regridded"; "auto" by how much wider pixels of MUSE are than those of HST, `ratio`."""
+    if sampling != "auto":
+        return sampling
+    return "native" if ratio > 1.1 else "regridded"
 
 
 def blackman_window(fy: np.ndarray, fx: np.ndarray, step: tuple[float, float]) -> np.ndarray:

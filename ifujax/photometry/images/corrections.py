@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from astropy.io import fits
@@ -32,6 +32,7 @@ def apply_corrections(
     bg: float,
     scale: float,
     *,
+    rotation: float = 0.0,
     corrections: Sequence[str] = ("xy", "scale", "zero"),
     position: Position = "crpix",
 ) -> Image:
@@ -48,6 +49,9 @@ def apply_corrections(
         In the unit of `image`.
     scale : float
         MUSE over HST.
+    rotation : float
+        Degrees from +x to +y by which HST features must be turned about the centre of `image`, before they are moved. It is
+        a part of "xy": the matrix of the coordinates is turned, or the pixels are.
     corrections : sequence of "xy", "scale", "zero"
         Which to apply: position, flux scale, background. A string such as ``"xy,scale"`` will do.
     position : "crpix", "crval" or "resample"
@@ -76,7 +80,7 @@ def apply_corrections(
     chosen = _chosen(corrections)
     if position not in _POSITIONS:
         raise UsageError(unknown("position", str(position), _POSITIONS))
-    if not np.isfinite([dx, dy, dra, ddec, bg, scale]).all():
+    if not np.isfinite([dx, dy, dra, ddec, bg, scale, rotation]).all():
         raise UsageError(
             f"corrections must be finite; got dx={dx}, dy={dy}, dra={dra}, ddec={ddec}, bg={bg}, scale={scale}. "
             "Use those of a fit whose status is 0."
@@ -84,7 +88,7 @@ def apply_corrections(
     if "scale" in chosen and not scale > 0:
         raise UsageError(f"scale must be positive; got {scale}. Use that of a fit whose status is 0.")
     if "xy" in chosen:
-        image = _moved(image, dx, dy, dra, ddec, position)
+        image = _turned(image, dx, dy, rotation, position) if rotation else _moved(image, dx, dy, dra, ddec, position)
     values, variance = image.values, image.variance
     if "zero" in chosen:
         values = values - bg
@@ -121,6 +125,38 @@ def _moved(image: Image, dx: float, dy: float, dra: float, ddec: float, position
     return replace(image, celestial=wcs, header=header)
 
 
+def _turned(image: Image, dx: float, dy: float, rotation: float, position: str) -> Image:
+    """Correct a shift and a rotation about the centre of the image: a pixel p shows what HST has at c + R^-1 (p - d - c)."""
+    step = np.array(pixel_steps(image)[::-1])
+    centre = 0.5 * (np.array(image.shape[::-1]) - 1.0)
+    shift = np.array([dx, dy]) / step
+    cos, sin = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
+    turn = np.array([[cos, -sin], [sin, cos]]) * step[None, :] / step[:, None]
+    if position == "resample":
+        return _resampled(image, shift[0], shift[1], turn)
+    wcs: WCS = celestial_of(image).deepcopy()
+    header = None if image.header is None else image.header.copy()
+    back = np.linalg.inv(turn)
+    matrix = wcs.pixel_scale_matrix @ back
+    if position == "crpix":
+        wcs.wcs.crpix = centre + shift + turn @ (wcs.wcs.crpix - 1.0 - centre) + 1.0
+    else:
+        at = centre + back @ (wcs.wcs.crpix - 1.0 - shift - centre)
+        wcs.wcs.crval = [float(value) for value in wcs.wcs_pix2world(*at, 0)]
+    if wcs.wcs.has_cd():
+        wcs.wcs.cd = matrix
+    else:
+        wcs.wcs.pc = matrix / np.asarray(wcs.wcs.get_cdelt())[:, None]
+    wcs.wcs.set()
+    if header is not None:
+        places = {f"CRPIX{i + 1}": wcs.wcs.crpix[i] for i in range(2)} | {f"CRVAL{i + 1}": wcs.wcs.crval[i] for i in range(2)}
+        kind, elements = ("CD", matrix) if wcs.wcs.has_cd() else ("PC", wcs.wcs.get_pc())
+        places |= {f"{kind}{i + 1}_{j + 1}": elements[i, j] for i in range(2) for j in range(2)}
+        for card, value in places.items():
+            header[card] = float(value)
+    return replace(image, celestial=wcs, header=header)
+
+
 def _add(header: fits.Header, change: dict[str, float]) -> None:
     for card, amount in change.items():
         value = header.get(card)
@@ -128,28 +164,35 @@ def _add(header: fits.Header, change: dict[str, float]) -> None:
             header[card] = float(value) + amount
 
 
-def _resampled(image: Image, dx: float, dy: float) -> Image:
-    """Return the pixels at ``(x + dx, y + dy)``."""
+def _resampled(image: Image, dx: float, dy: float, turn: np.ndarray | None = None) -> Image:
+    """Return the pixels at ``(x + dx, y + dy)``, (x, y) turned about the image's centre first."""
     good = np.isfinite(image.values)
     if not good.any():
         return image
     filled = _filled(image.values, good)
-    kept = _shifted(good.astype(np.float64), dx, dy, order=1, outside=0.0) > 1 - 1e-6
-    values = np.where(kept, _shifted(filled, dx, dy, order=5), np.nan)
+    kept = _shifted(good.astype(np.float64), dx, dy, turn, order=1, outside=0.0) > 1 - 1e-6
+    values = np.where(kept, _shifted(filled, dx, dy, turn, order=5), np.nan)
     variance = image.variance
     if variance is not None:
         plane = np.where(good & np.isfinite(variance), variance, np.nan)
         known = np.isfinite(plane)
         if known.any():
-            plane = _shifted(_filled(plane, known), dx, dy, order=1)
+            plane = _shifted(_filled(plane, known), dx, dy, turn, order=1)
         variance = np.where(kept, plane, np.nan)
     return replace(image, values=values, variance=variance)
 
 
-def _shifted(plane: np.ndarray, dx: float, dy: float, order: int, outside: float | None = None) -> np.ndarray:
-    if all(math.isclose(each, round(each), abs_tol=_WHOLE) for each in (dx, dy)):
+def _shifted(
+    plane: np.ndarray, dx: float, dy: float, turn: np.ndarray | None, order: int, outside: float | None = None
+) -> np.ndarray:
+    if turn is None and all(math.isclose(each, round(each), abs_tol=_WHOLE) for each in (dx, dy)):
         dx, dy, order = round(dx), round(dy), 0
     mode, fill = ("mirror", 0.0) if outside is None else ("constant", outside)
+    if turn is not None:
+        centre = 0.5 * (np.array(plane.shape) - 1.0)
+        swapped = turn[::-1, ::-1]
+        offset: Any = centre + np.array([dy, dx]) - swapped @ centre
+        return np.asarray(ndimage.affine_transform(plane, swapped, offset, order=order, mode=mode, cval=fill))
     return np.asarray(ndimage.shift(plane, (-dy, -dx), order=order, mode=mode, cval=fill))
 
 

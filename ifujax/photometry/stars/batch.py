@@ -22,7 +22,7 @@ from ifujax.inference.priors import Prior
 from ifujax.inference.results import FitResult
 from ifujax.models.psf import SMALLEST_BETA
 from ifujax.photometry.config import Noise
-from ifujax.photometry.forward.noise import correlated_covariance, residual_correlation, unabsorbed
+from ifujax.photometry.forward.noise import correlated
 from ifujax.photometry.stars.cutout import Star
 from ifujax.photometry.stars.models import LINEAR, PER_PIXEL, FilteredStar, MoffatStar, filtered_profile
 
@@ -210,9 +210,7 @@ def under_correlation(covariance: np.ndarray, star: Star, model: np.ndarray, slo
         whole[..., rows, columns] = values
         return whole
 
-    used, whitened = image(np.ones(len(rows), bool)), image(slopes / sigma)
-    correlation = residual_correlation(image((star.values - model) / sigma), used)
-    return correlated_covariance(covariance, whitened, unabsorbed(correlation, whitened, used))
+    return correlated(covariance, image(slopes / sigma), image((star.values - model) / sigma), image(np.ones(len(rows), bool)))
 
 
 def _observations(stars: list[Star], coords: dict[str, np.ndarray], bucket: int, variances: list[np.ndarray]) -> Observations:

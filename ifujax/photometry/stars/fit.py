@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -17,13 +16,13 @@ from ifujax.errors import UsageError
 from ifujax.inference import status as bits
 from ifujax.models.psf import MoffatPSF
 from ifujax.photometry.config import PhotometryOptions
+from ifujax.photometry.forward.reference import resolved_sampling
 from ifujax.photometry.stars.batch import BETA_RANGE, StarFit, StarFitter
 from ifujax.photometry.stars.cutout import Star, star_pixels
 
-__all__ = ["NAMES", "HstProfile", "Star", "StarOutcome", "fit_stars", "is_regridded", "star_pixels"]
+__all__ = ["NAMES", "Star", "StarOutcome", "fit_stars", "is_regridded", "star_pixels"]
 
 NAMES: tuple[str, ...] = ("scale", "bg", "dx", "dy", "fwhm", "beta")
-HstProfile = Literal["auto", "moffat", "filtered"]
 _NODES = 7
 """Points along each side of a pixel where it is integrated over."""
 
@@ -75,9 +74,7 @@ class StarOutcome:
     hst_model: np.ndarray = field(repr=False)
 
 
-def fit_stars(
-    pairs: Sequence[tuple[Star, Star]], options: PhotometryOptions = PhotometryOptions(), *, hst_profile: HstProfile = "auto"
-) -> list[StarOutcome]:
+def fit_stars(pairs: Sequence[tuple[Star, Star]], options: PhotometryOptions = PhotometryOptions()) -> list[StarOutcome]:
     """Fit stars, each in a MUSE and an HST image, all in one batch.
 
     Parameters
@@ -86,11 +83,9 @@ def fit_stars(
         MUSE and HST.
     options : PhotometryOptions
         Of which `STAR_OPTIONS` are looked at. With `integrate_pixels` Moffat functions are averaged over pixels, whose axes
-        are taken to be those of the offsets.
-    hst_profile : "auto", "moffat" or "filtered"
-        What a star looks like in the HST image: a Moffat function, right for an image on its own pixels; or the PSF of HST
-        through the Blackman low-pass of regridding, which no Moffat function can follow (its scale is 5 to 7 % too high).
-        "auto" takes the latter where both stars have pixels of one size.
+        are taken to be those of the offsets. By `sampling` a star in the HST image is a Moffat function, right for an image
+        on its own pixels; or the PSF of HST through the Blackman low-pass of regridding, which no Moffat function can follow
+        (its scale is 5 to 7 % too high).
 
     Returns
     -------
@@ -108,18 +103,19 @@ def fit_stars(
     ``noise="scaled"`` and "correlated" mend both as they do for images. Those of the two images are independent. ``beta`` is
     kept within 1.01 and 30: below 1 there is no flux, and beyond 30 the profile is a Gaussian to a few per mille of its peak.
     """
-    _check(options, hst_profile)
+    if options.fix_beta is not None and options.fix_beta > BETA_RANGE[1]:
+        raise UsageError(f"fix_beta must lie between {BETA_RANGE[0]} and {BETA_RANGE[1]}; got {options.fix_beta}. Try 2.5.")
     nodes = _NODES if options.integrate_pixels else 1
     muse_side = StarFitter(nodes, options.fix_fwhm, options.fix_beta, options.beta_prior, options.noise)
     native_side = StarFitter(nodes, noise=options.noise)
 
     def side(muse: Star, hst: Star) -> StarFitter:
-        if hst_profile == "moffat" or (hst_profile == "auto" and not is_regridded(muse, hst)):
+        if not is_regridded(muse, hst, options):
             return native_side
         psf = options.hst_psf
-        if not isinstance(psf, MoffatPSF):
+        if not isinstance(psf, MoffatPSF) or psf.pixel or psf.ellipticity:
             raise UsageError(
-                "hst_psf must be a MoffatPSF for star fits where HST has the pixels of MUSE; got an ImagePSF. "
+                f"hst_psf must be a round MoffatPSF without a pixel for star fits where HST is regridded; got {psf!r}. "
                 "Give the HST image with its own pixels."
             )
         return StarFitter(0, float(psf.fwhm), float(psf.beta), noise=options.noise)
@@ -135,16 +131,10 @@ def fit_stars(
     return [_combined(found[i], found[i + len(pairs)]) for i in range(len(pairs))]
 
 
-def is_regridded(muse: Star, hst: Star) -> bool:
+def is_regridded(muse: Star, hst: Star, options: PhotometryOptions) -> bool:
     """Return whether the HST image is taken for one that was put onto pixels like those of MUSE."""
-    return bool(np.allclose(muse.step, hst.step, rtol=0.02))
-
-
-def _check(options: PhotometryOptions, hst_profile: str) -> None:
-    if options.fix_beta is not None and options.fix_beta > BETA_RANGE[1]:
-        raise UsageError(f"fix_beta must lie between {BETA_RANGE[0]} and {BETA_RANGE[1]}; got {options.fix_beta}. Try 2.5.")
-    if hst_profile not in get_args(HstProfile):
-        raise UsageError(f"hst_profile must be one of {', '.join(get_args(HstProfile))}; got {hst_profile!r}.")
+    ratio = math.sqrt(math.prod(muse.step) / math.prod(hst.step))
+    return resolved_sampling(options.sampling, ratio) == "regridded"
 
 
 def _combined(muse: StarFit, hst: StarFit) -> StarOutcome:
@@ -155,9 +145,12 @@ def _combined(muse: StarFit, hst: StarFit) -> StarOutcome:
     lost = status != 0
     m, h = muse.values, hst.values
     scale = math.nan if lost else m["flux"] / h["flux"]
+    # Backgrounds are per pixel, of which MUSE has larger ones
+    area = math.prod(muse.star.step) / math.prod(hst.star.step)
+    sky = area * h["bg"]
     values: dict[str, float] = {
         "scale": scale,
-        "bg": m["bg"] - scale * h["bg"],
+        "bg": m["bg"] - scale * sky,
         "dx": m["dx"] - h["dx"],
         "dy": m["dy"] - h["dy"],
         "fwhm": m["fwhm"],
@@ -169,7 +162,7 @@ def _combined(muse: StarFit, hst: StarFit) -> StarOutcome:
     # Slopes by the parameters of either image
     slopes = {
         "scale": ({"flux": by_flux}, {"flux": -scale * by_flux}),
-        "bg": ({"bg": 1.0, "flux": -h["bg"] * by_flux}, {"bg": -scale, "flux": h["bg"] * scale * by_flux}),
+        "bg": ({"bg": 1.0, "flux": -sky * by_flux}, {"bg": -scale * area, "flux": sky * scale * by_flux}),
         "dx": ({"dx": 1.0}, {"dx": -1.0}),
         "dy": ({"dy": 1.0}, {"dy": -1.0}),
         "fwhm": ({"fwhm": 1.0}, {}),
