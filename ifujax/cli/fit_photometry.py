@@ -121,7 +121,7 @@ def fit_photometry(
     resample: Annotated[bool, typer.Option("--resample", help="--apply by moving the pixels: as --position resample.")] = False,
     position: Annotated[
         Literal["crpix", "crval", "resample"] | None,
-        typer.Option("--position", help="How --apply corrects positions.", show_default="crpix"),
+        typer.Option("--position", help="How positions are corrected; --apply goes with it.", show_default="crpix"),
     ] = None,
     hardcopy: Annotated[
         str | None,

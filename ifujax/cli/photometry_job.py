@@ -57,18 +57,15 @@ class Wanted:
     def write(self, results: Sequence[FittedPhotometry], prefix: Path, display: Display | None) -> list[Path]:
         """Write and show what there is of one image, and return the files; of a fit that failed there is nothing."""
         from ifujax.photometry.figures import image_figure, star_figure, write_figure
-        from ifujax.photometry.products import product_path, write_aligned, write_images
+        from ifujax.photometry.products import product_path, write_images
         from ifujax.photometry.results import ImagePhotometry, StarPhotometry
 
         written: list[Path] = []
         for result in results:
             if result.status:
                 continue
-            if isinstance(result, ImagePhotometry):
-                if self.position is not None:  # first: a scale of 0 is an error there
-                    written.append(write_aligned(result, prefix, self.overwrite, self.position, self.cards))
-                if self.save:
-                    written += write_images(result, prefix, self.overwrite, self.cards)
+            if isinstance(result, ImagePhotometry) and self.save:
+                written += write_images(result, prefix, self.overwrite, self.cards)
             if self.hardcopy is None and not display:
                 continue
             if isinstance(result, StarPhotometry):
@@ -80,6 +77,16 @@ class Wanted:
             if display:
                 display.show(figure)
         return written
+
+    def write_corrected(self, results: Sequence[FittedPhotometry], prefix: Path) -> list[Path]:
+        """Write the corrected image, if it is wanted; a scale of 0, which nothing can be divided by, is an error."""
+        from ifujax.photometry.products import write_aligned
+        from ifujax.photometry.results import ImagePhotometry
+
+        if self.position is None:
+            return []
+        fits = [each for each in results if isinstance(each, ImagePhotometry) and not each.status]
+        return [write_aligned(each, prefix, self.overwrite, self.position, self.cards) for each in fits]
 
 
 @dataclass(frozen=True)
@@ -208,15 +215,18 @@ def run_each(
             _print(results, job.options.method, verbose, header=not kept)
         failed |= _tell(results)
         kept += [without_pixels(result) for result in results]
-        try:
-            written = wanted.write(results, prefix, display)
-        except _ERRORS as error:
-            fail(path, error)
-            continue
         waiting.pop(0)
-        if not quiet:
-            for each in written:
-                typer.echo(f"wrote {each}", err=True)
+        # What can be written is, and the table too: it says why the rest can't
+        for write in (partial(wanted.write, results, prefix, display), partial(wanted.write_corrected, results, prefix)):
+            try:
+                written = write()
+            except _ERRORS as error:
+                report("error", f"{path}: {error}")
+                failed = True
+                continue
+            if not quiet:
+                for each in written:
+                    typer.echo(f"wrote {each}", err=True)
 
 
 def _print(results: Sequence[FittedPhotometry], method: str, verbose: bool, header: bool) -> None:

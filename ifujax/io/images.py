@@ -32,7 +32,7 @@ _STRUCTURE = re.compile(
 _TEXT = ("COMMENT", "HISTORY", "")
 _KEPT = (
     "ORIGIN", "TELESCOP", "INSTRUME", "DETECTOR", "CAMERA", "FILTER", "FILTER1", "FILTER2", "FILTNAM1", "FILTNAM2", "MJD-OBS",
-    "DATE-OBS", "EXPTIME", "OBSERVER", "OBJECT", "TARGNAME", "DATE", "PHOTFLAM", "PHOTPLAM", "PHOTZPT", "PHOTBW",
+    "DATE-OBS", "EXPTIME", "FSCALE", "OBSERVER", "OBJECT", "TARGNAME", "DATE", "PHOTFLAM", "PHOTPLAM", "PHOTZPT", "PHOTBW",
 )  # fmt: skip
 """Cards that say what an image shows: kept when it is written again."""
 
@@ -143,6 +143,8 @@ def write_image(path: str | Path, image: Image, overwrite: bool = False) -> Path
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
             coordinates = image.celestial.to_header(relax=True)
+        if not coordinates.get("MJDREF"):
+            coordinates.remove("MJDREF", ignore_missing=True)  # 0, made up by wcslib
     masked = ~np.isfinite(image.values)
     planes: list[tuple[str, np.ndarray, str]] = [("DATA", np.asarray(image.values, dtype=np.float64), image.unit)]
     if image.variance is not None:

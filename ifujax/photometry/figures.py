@@ -239,7 +239,8 @@ def _used(data: np.ndarray) -> tuple[slice, slice]:
 
 def _noise(result: ImagePhotometry) -> np.ndarray | None:
     """Return 1 sigma of the pixels that were compared, or None where nobody knows."""
-    if _is_fourier(result) or result.muse.variance is None or not result.reduced_chi2 > _UNLIKELY:
+    mended = result.prepared is not None and result.options.noise != "variance"
+    if _is_fourier(result) or result.muse.variance is None or not (mended or result.reduced_chi2 > _UNLIKELY):
         return None
     if result.prepared is None:
         error = result.muse.error

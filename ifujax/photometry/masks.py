@@ -26,6 +26,8 @@ def regions_of(regions: Any, star: Star | None) -> str | RegionList | None:
         return "star" if star is not None else None
     if isinstance(regions, str) and regions.strip().lower() in ("none", "", "star", "notstar"):
         word = regions.strip().lower()
+        if word in ("star", "notstar") and star is None:
+            raise UsageError(f"star must be given with regions {word!r} (--star RA DEC RADIUS); got none.")
         return word if word in ("star", "notstar") and star is not None else None
     return regions if isinstance(regions, RegionList) else read_regions(regions)
 

@@ -382,6 +382,12 @@ class StarPhotometry(FittedPhotometry):
         return MoffatPSF(self.detail("hst_fwhm").value, self.detail("hst_beta").value, pixel=pixel)
 
     @property
+    def reason(self) -> str:
+        """Why the fit failed, or what to keep in mind, and of which image; empty if nothing."""
+        without = [name for name, star in (("MUSE", self.details.muse), ("HST", self.details.hst)) if star.variance is None]
+        return super().reason.replace("no variance given", f"no variance of {' and '.join(without)} given")
+
+    @property
     def ra(self) -> float:
         return self.star[0]
 

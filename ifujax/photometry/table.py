@@ -51,8 +51,11 @@ def report_of(result: FittedPhotometry) -> str:
         of = _unit_of(name, unit)
         text = f"{item.value:12.6g}   fixed" + " " * 7 if item.fixed else f"{item.value:12.6g} +/- {item.error:<9.3g}"
         lines.append(f"  {name:<11} {text} {of}".rstrip())
+    fourier = getattr(getattr(result, "options", None), "method", "") == "fourier" and result.method == "image"
     lines.append(
-        f"  chi2 {result.chi2:.6g} for {result.n_good} pixels and {result.n_free} parameters: "
+        f"  {result.n_good} pixels; rms of tapered and smoothed images {result.rms_error:.4g} {unit}; variances are not looked at"
+        if fourier
+        else f"  chi2 {result.chi2:.6g} for {result.n_good} pixels and {result.n_free} parameters: "
         f"{result.reduced_chi2:.4f} per degree of freedom; rms {result.rms_error:.4g} {unit}".rstrip()
     )
     if result.outcome.low_passed:

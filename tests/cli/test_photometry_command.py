@@ -247,8 +247,18 @@ def test_output_that_fails_leaves_the_others(folder, capsys, monkeypatch):
     assert run("hst_on_muse.fits", "muse.fits", "third.fits", *QUICK, "--save", "--apply") == 1
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.splitlines()[3:]] == ["muse", "third"]
-    assert err.startswith("ifujax: error: muse.fits: output must fit")
-    assert made(folder) == {"third.fits"} | {f"third_{kind}.fits" for kind in ("image", "hst_model", "residual", "aligned")}
+    assert "ifujax: error: muse.fits: output must fit" in err
+    kinds = ("image", "hst_model", "residual")
+    rest = {f"{name}_{kind}.fits" for name in ("muse", "third") for kind in kinds}
+    assert made(folder) == {"third.fits", "third_aligned.fits"} | rest
+
+
+def test_what_can_be_written_is_where_there_is_no_scale_to_divide_by(folder, capsys):
+    options = ["--method", "fourier", "--fix-scale", "0", *QUICK[4:]]
+    assert run("hst_on_muse.fits", "muse.fits", *options, "--apply", "--save", "--table", "fit.json") == 1
+    assert "scale" in capsys.readouterr().err
+    assert {"fit.json", "muse_residual.fits"} <= made(folder)
+    assert "muse_aligned.fits" not in made(folder)
 
 
 @pytest.mark.parametrize(

@@ -159,3 +159,11 @@ def test_rotation(position, cards):
         np.testing.assert_allclose(found.values[good], sum(star(*each) for each in places)[good], atol=5e-3)
     else:
         np.testing.assert_array_equal(found.values, image.values)
+
+
+def test_offsets_on_the_sky_follow_from_those_in_pixels():
+    muse = make(star(22, 17))
+    pixels = apply_corrections(muse, 0.4, -0.2)
+    sky = apply_corrections(muse, 0.4, -0.2, position="crval")
+    np.testing.assert_allclose(pixels.celestial.wcs_pix2world(25, 20, 0), sky.celestial.wcs_pix2world(25, 20, 0), atol=1e-7)
+    np.testing.assert_array_equal(pixels.values, muse.values)

@@ -352,3 +352,14 @@ def test_bad_variances_are_told() -> None:
 def test_options_that_cannot_be(options, message) -> None:
     with pytest.raises(UsageError, match=message):
         ifujax.PhotometryOptions(**options)
+
+
+def test_a_match_beyond_the_search_is_told_of() -> None:
+    """An image that points 4 arcsec elsewhere is not found within 2; what is found is no good, and where to look is said."""
+    far = pair(dx=-4.0, dy=3.0, seed=2)
+    with pytest.warns(IfujaxWarning, match=r"dx = -4\.0, dy = \+3\.0 arcsec, further away than the search goes"):
+        ifujax.fit_image_photometry(far.hst, far.muse)
+    fit = ifujax.fit_image_photometry(far.hst, far.muse, margin=5.0)
+    assert fit.dx.value == pytest.approx(-4.0, abs=5 * fit.dx.error)
+    with pytest.raises(UsageError, match="star must be given with regions 'notstar'"):
+        ifujax.fit_image_photometry(far.hst, far.muse, regions="notstar")

@@ -59,7 +59,7 @@ def star(of, pixel, radius, sigma=None, rng=None, fine=1):
 def test_recovery_without_noise():
     found = fit_pair(star(MUSE, 0.2, 3.0, 0.05), star(HST, 0.05, 1.0, 0.05))
     assert found.status == 0
-    assert found.warn == 0
+    assert found.warn == bits.CHI2_NOT_1.value  # there is no noise where the variance says so
     for name, value in TRUTH.items():
         assert found.values[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
     for which, truth in (("muse", MUSE), ("hst", HST)):
@@ -220,7 +220,7 @@ def test_masked_pixels_are_left_out(rng):
     assert cut.values.size == whole.values.size - 16
     assert cut.warn == bits.BAD_VARIANCE.value
     found = fit_pair(cut, star(HST, 0.05, 1.0, 0.05))
-    assert found.warn == bits.BAD_VARIANCE.value
+    assert found.warn == bits.BAD_VARIANCE.value | bits.CHI2_NOT_1.value
     for name, value in TRUTH.items():
         assert found.values[name] == pytest.approx(value, rel=1e-5, abs=1e-6)
 
@@ -411,3 +411,14 @@ def test_several_hst_images_and_options_of_other_fits():
     assert found[0].psf.pixel == pytest.approx(0.2)
     with pytest.raises(UsageError, match="option of a star fit"):
         ifujax.fit_star_photometry(pair.hst, pair.muse, place, margin=3.0)
+
+
+def test_variances_of_muse_that_are_wrong_are_told_of():
+    """HST, whose noise is estimated, does not hide it."""
+    pair = small_pair()
+    wrong = replace(pair.muse, variance=pair.muse.variance * 100)
+    found = ifujax.fit_star_photometry(replace(pair.hst, variance=None), wrong, (*star_position(), 1.6))
+    assert found.warn & bits.CHI2_NOT_1.value
+    assert "no variance of HST given" in found.reason
+    mended = ifujax.fit_star_photometry(pair.hst, wrong, (*star_position(), 1.6), noise="scaled")
+    assert not mended.warn & bits.CHI2_NOT_1.value

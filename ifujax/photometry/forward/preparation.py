@@ -3,6 +3,7 @@ starts."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ from numpy import fft
 from scipy import ndimage
 
 from ifujax.data.image import Image
-from ifujax.errors import DataError
+from ifujax.errors import DataError, IfujaxWarning
 from ifujax.photometry.config import PhotometryOptions
 from ifujax.photometry.forward.reference import Grid, HstTransform, transform_hst
 from ifujax.photometry.forward.shift import best_shift
@@ -118,7 +119,15 @@ def prepare(
     values = grid.place(np.where(good, muse.values, 0.0))
     covered = transform.covered
     weights = grid.place(ivar)
-    shift = _first_shift(transform, values, weights if sky_mask is None else weights * grid.place(~sky_mask), options)
+    shift, further = _first_shift(transform, values, weights if sky_mask is None else weights * grid.place(~sky_mask), options)
+    if further is not None:
+        warnings.warn(
+            f"{muse.name or 'MUSE'} looks much more like {hst.name or 'HST'} with dx = {further[0]:+.1f}, dy = {further[1]:+.1f} "
+            f"arcsec, further away than the search goes: margin is {options.margin:g}. If that may be so, say init_dx and "
+            "init_dy (--init-dx, --init-dy), or a larger margin.",
+            IfujaxWarning,
+            stacklevel=2,
+        )
     mask = np.zeros(muse.shape, bool) if pixel_mask is None else pixel_mask.copy()
     whole = (int(np.rint(shift[1] / grid.step[0])), int(np.rint(shift[0] / grid.step[1])))
     if sky_mask is not None:
@@ -154,8 +163,9 @@ def _transform(
 
 def _first_shift(
     transform: HstTransform, values: np.ndarray, ivar: np.ndarray, options: PhotometryOptions
-) -> tuple[float, float]:
-    """Return the shift (dx, dy) in arcsec at which HST, blurred as MUSE usually is, explains most."""
+) -> tuple[tuple[float, float], tuple[float, float] | None]:
+    """Return the shift (dx, dy) in arcsec at which HST, blurred as MUSE usually is, explains most, and one further away that
+    explains much more, if there is."""
     step_y, step_x = transform.grid.step
     centre = [
         fixed if fixed is not None else begin if begin is not None else 0.0
@@ -168,12 +178,14 @@ def _first_shift(
         for fixed, step, limit in ((options.fix_dy, step_y, limits[0]), (options.fix_dx, step_x, limits[1]))
     ]
     if not any(reach):
-        return centre[1], centre[0]
-    y, x = best_shift(transform.typical, values, ivar, at, (reach[0], reach[1]))
-    return (
+        return (centre[1], centre[0]), None
+    (y, x), other = best_shift(transform.typical, values, ivar, at, (reach[0], reach[1]))
+    found = (
         centre[1] if options.fix_dx is not None else x * step_x,
         centre[0] if options.fix_dy is not None else y * step_y,
     )
+    fixed = options.fix_dx is not None or options.fix_dy is not None
+    return found, None if other is None or fixed else (other[1] * step_x, other[0] * step_y)
 
 
 def low_passed(values: np.ndarray, ivar: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

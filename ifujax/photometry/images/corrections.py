@@ -25,12 +25,12 @@ _WHOLE = 1e-9
 
 def apply_corrections(
     image: Image,
-    dx: float,
-    dy: float,
-    dra: float,
-    ddec: float,
-    bg: float,
-    scale: float,
+    dx: float = 0.0,
+    dy: float = 0.0,
+    dra: float | None = None,
+    ddec: float | None = None,
+    bg: float = 0.0,
+    scale: float = 1.0,
     *,
     rotation: float = 0.0,
     corrections: Sequence[str] = ("xy", "scale", "zero"),
@@ -43,8 +43,9 @@ def apply_corrections(
     image : Image
     dx, dy : float
         Arcsec along the pixel axes by which HST features must be moved to land on those of `image`.
-    dra, ddec : float
-        The same on the sky, as differences of coordinates in arcsec: not multiplied by cos(dec).
+    dra, ddec : float, optional
+        The same on the sky, as differences of coordinates in arcsec: not multiplied by cos(dec). They follow from `dx` and `dy`
+        at the middle of `image` if they are left out.
     bg : float
         In the unit of `image`.
     scale : float
@@ -80,6 +81,8 @@ def apply_corrections(
     chosen = _chosen(corrections)
     if position not in _POSITIONS:
         raise UsageError(unknown("position", str(position), _POSITIONS))
+    if dra is None or ddec is None:
+        dra, ddec = _on_sky(image, dx, dy) if "xy" in chosen and position == "crval" else (0.0, 0.0)
     if not np.isfinite([dx, dy, dra, ddec, bg, scale, rotation]).all():
         raise UsageError(
             f"corrections must be finite; got dx={dx}, dy={dy}, dra={dra}, ddec={ddec}, bg={bg}, scale={scale}. "
@@ -96,6 +99,14 @@ def apply_corrections(
         values = values / scale
         variance = None if variance is None else variance / scale**2
     return replace(image, values=values, variance=variance)
+
+
+def _on_sky(image: Image, dx: float, dy: float) -> tuple[float, float]:
+    """Return a shift at the middle of the image as differences of coordinates, arcsec."""
+    (step_y, step_x), (ny, nx) = pixel_steps(image), image.shape
+    x, y = np.array([nx / 2.0, nx / 2.0 + dx / step_x]), np.array([ny / 2.0, ny / 2.0 + dy / step_y])
+    ra, dec = celestial_of(image).wcs_pix2world(x, y, 0)
+    return float((ra[1] - ra[0] + 180.0) % 360.0 - 180.0) * 3600.0, float(dec[1] - dec[0]) * 3600.0
 
 
 def _chosen(corrections: Sequence[str] | str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from astropy import units
 
 from ifujax.data.cube import Cube
 from ifujax.data.image import Image
-from ifujax.errors import DataError, IfujaxWarning
+from ifujax.errors import DataError, IfujaxWarning, UsageError
 from ifujax.io.units import parsed_unit
 from ifujax.photometry.images.filters import HstFilter, hst_filter_info
 from ifujax.photometry.images.geometry import PixelMap, celestial_of, has_data
@@ -70,6 +70,8 @@ def rescale_like(hst: Image, muse: Image | Cube | str, *, filter_info: HstFilter
     UsageError
         If the filter isn't known.
     """
+    if filter_info is not None and not isinstance(filter_info, HstFilter):
+        raise UsageError(f"filter_info must be what hst_filter_info returns; got {filter_info!r}.")
     unit = muse if isinstance(muse, str) else muse.unit
     wanted = parsed_unit(unit) if unit else None
     if wanted is None or not wanted.is_equivalent(_FLUX):

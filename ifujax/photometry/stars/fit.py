@@ -15,7 +15,7 @@ import numpy as np
 from ifujax.errors import UsageError
 from ifujax.inference import status as bits
 from ifujax.models.psf import MoffatPSF
-from ifujax.photometry.config import PhotometryOptions
+from ifujax.photometry.config import Noise, PhotometryOptions
 from ifujax.photometry.forward.reference import resolved_sampling
 from ifujax.photometry.stars.batch import BETA_RANGE, StarFit, StarFitter
 from ifujax.photometry.stars.cutout import Star, star_pixels
@@ -128,7 +128,7 @@ def fit_stars(pairs: Sequence[tuple[Star, Star]], options: PhotometryOptions = P
         groups.setdefault((how, bucket), []).append(i)
     for (how, bucket), members in groups.items():
         found |= dict(zip(members, how.fit([jobs[i][1] for i in members], bucket)))
-    return [_combined(found[i], found[i + len(pairs)]) for i in range(len(pairs))]
+    return [_combined(found[i], found[i + len(pairs)], options.noise) for i in range(len(pairs))]
 
 
 def is_regridded(muse: Star, hst: Star, options: PhotometryOptions) -> bool:
@@ -137,7 +137,14 @@ def is_regridded(muse: Star, hst: Star, options: PhotometryOptions) -> bool:
     return resolved_sampling(options.sampling, ratio) == "regridded"
 
 
-def _combined(muse: StarFit, hst: StarFit) -> StarOutcome:
+def _mistrust(muse: StarFit, noise: Noise) -> int:
+    """Return a warning bit where the variances of MUSE are not those of the residuals."""
+    reduced = muse.chi2 / max(muse.star.values.size - len(muse.names), 1)
+    known = muse.star.variance is not None and noise == "variance"
+    return bits.CHI2_NOT_1.value if known and not 0.5 < reduced < 2.0 else 0
+
+
+def _combined(muse: StarFit, hst: StarFit, noise: Noise) -> StarOutcome:
     """Compare the two images, whose errors are independent."""
     status = muse.status | hst.status
     if not status and hst.values["flux"] <= 0:
@@ -193,7 +200,7 @@ def _combined(muse: StarFit, hst: StarFit) -> StarOutcome:
         n_free=len(muse.names) + len(hst.names),
         n_iter=max(muse.n_iter, hst.n_iter),
         status=status,
-        warn=0 if lost else muse.warn | hst.warn,
+        warn=0 if lost else muse.warn | hst.warn | _mistrust(muse, noise),
         rms=float(np.sqrt(np.mean(residual**2))),
         muse=muse.star,
         hst=hst.star,
