@@ -186,7 +186,8 @@ def fit_photometry(
     _notice(
         method,
         {"--taper": taper is not None, "--segment": segment},
-        {} if star is not None else {"--noise": noise is not None, "--sampling": sampling is not None},
+        {"--noise": noise is not None, "--sampling": sampling is not None},
+        " on images" if star is not None and fourier else "",
     )
     wanted = Wanted(
         save=save,
@@ -224,14 +225,14 @@ def _check_outputs(plans: list[Outputs], table: Path | None, inputs: list[Path],
         plan.check(overwrite, made=lambda _: False)
 
 
-def _notice(method: str, of_fourier: dict[str, bool], of_forward: dict[str, bool]) -> None:
-    """Say which options belong to the other method."""
+def _notice(method: str, of_fourier: dict[str, bool], of_forward: dict[str, bool], where: str) -> None:
+    """Say which options belong to the other method; fits of stars take some of them all the same: `where`."""
     other, given = ("fourier", of_fourier) if method == "forward" else ("forward", of_forward)
     names = [name for name, is_given in given.items() if is_given]
     if names:
         verb = "has" if len(names) == 1 else "have"
         warnings.warn(
-            f"{', '.join(names)} {verb} no effect with --method {method}, only with --method {other}.",
+            f"{', '.join(names)} {verb} no effect{where} with --method {method}, only with --method {other}.",
             IfujaxWarning,
             stacklevel=2,
         )

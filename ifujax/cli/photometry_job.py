@@ -177,7 +177,7 @@ def run_each(
     results : list of ImagePhotometry and StarPhotometry
         Without pixels.
     failed : bool
-        Whether an image or a fit of several failed.
+        Whether a fit failed, a file could not be written, or one of several images could not be used.
 
     Raises
     ------

@@ -50,13 +50,15 @@ def sample_image(
     UsageError
         For a fit that failed, or one in Fourier space, which has no likelihood.
     """
+    _require_likelihood(result)
     options, values = result.options, result.outcome.values
-    held = all(getattr(options, f"fix_{name}") is not None for name in ("dx", "dy", "fwhm", "beta"))
-    if held and not (options.elliptical or options.rotation):
-        return _linear_draws(result, (sampling or SamplingOptions(draws=draws)).draws, seed)
+    sampling = sampling or SamplingOptions(draws=draws)
     if options.fix_scale is None and values["scale"] <= options.min_scale:
         raise UsageError(f"sample needs a scale that was fitted; got {result.name}, held at min_scale {options.min_scale:g}.")
-    found, model = _drawn(result, sampling or SamplingOptions(draws=draws), seed)
+    held = all(getattr(options, f"fix_{name}") is not None for name in ("dx", "dy", "fwhm", "beta"))
+    if held and not (options.elliptical or options.rotation):
+        return _linear_draws(result, sampling, seed)
+    found, model = _drawn(result, sampling, seed)
     kept = {name: np.asarray(value[0]) for name, value in found.params.items()}
     kept |= {name: np.asarray(found.linear[0, ..., k]) for k, name in enumerate(model)}
     if result.prepared is not None and "rotation" in kept:
@@ -65,20 +67,18 @@ def sample_image(
     return kept
 
 
-def _linear_draws(result: ImagePhotometry, draws: int, seed: int) -> dict[str, np.ndarray]:
+def _linear_draws(result: ImagePhotometry, sampling: SamplingOptions, seed: int) -> dict[str, np.ndarray]:
     """Draw scale and background where all else is fixed: their posterior is the Gaussian of the fit."""
-    _require_likelihood(result)
-    chains = 4
-    shape = (chains, draws // chains)
+    shape = (sampling.chains, sampling.draws // sampling.chains)
     names = [name for name in result.covariance_names if name in ("scale", "bg")]
     where = [result.covariance_names.index(name) for name in names]
-    kept = {name: np.full(shape, result.value(name).value) for name in ("dx", "dy", "fwhm", "beta")}
+    kept = {name: np.full(shape, value) for name, value in result.outcome.values.items()}
     if names:
         mean = np.array([result.value(name).value for name in names])
         rng = np.random.default_rng(seed)
         drawn = rng.multivariate_normal(mean, result.covariance[np.ix_(where, where)], size=shape)
         kept |= {name: drawn[..., k] for k, name in enumerate(names)}
-    sound = {"status": 0, "khat": np.nan, "ess": float(draws), "tier": 0}
+    sound = {"status": 0, "khat": np.nan, "ess": float(sampling.draws), "tier": 0}
     return kept | {name: np.asarray(value) for name, value in sound.items()}
 
 
@@ -92,7 +92,6 @@ def _require_likelihood(result: ImagePhotometry) -> None:
 
 
 def _drawn(result: ImagePhotometry, sampling: SamplingOptions, seed: int) -> tuple[Draws, tuple[str, ...]]:
-    _require_likelihood(result)
     prepared = cast("Prepared", result.prepared)
     group = make_group([prepared], model_of(prepared, result.options), result.options)
     free = [entry.name for entry in group.space.structure.free]

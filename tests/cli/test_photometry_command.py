@@ -192,6 +192,9 @@ def test_options_of_the_other_method_are_mentioned(folder, capsys):
     # Of the forward method, before it reads anything else
     assert run("nowhere.fits", "muse.fits", "--taper", "5") == 1
     assert "warning: --taper has no effect with --method forward" in capsys.readouterr().err
+    # A star takes them all the same
+    assert run("hst_on_muse.fits", "muse.fits", *QUICK, *star(), "--noise", "scaled", "-o") == 0
+    assert "--noise has no effect on images with --method fourier" in capsys.readouterr().err
 
 
 def test_display_without_one(folder, capsys, monkeypatch):

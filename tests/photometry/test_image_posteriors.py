@@ -61,6 +61,8 @@ def test_only_scale_and_background_are_free() -> None:
         assert abs(draws[name].mean() - fit.value(name).value) < 0.1 * fit.value(name).error
         assert draws[name].std() == pytest.approx(fit.value(name).error, rel=0.05)
     assert (draws["fwhm"] == 0.65).all()
+    one = ifujax.fit_image_photometry(pair(seed=3).hst, pair(seed=3).muse, **held, fix_scale=0.95).sample(draws=400)
+    assert (one["scale"] == 0.95).all()
     assert draws["status"] == 0
 
 

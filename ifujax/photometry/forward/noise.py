@@ -46,7 +46,7 @@ def residual_correlation(residual: np.ndarray, used: np.ndarray, reach: int = _R
 def unabsorbed(correlation: np.ndarray, slopes: np.ndarray, used: np.ndarray) -> np.ndarray:
     """Return the autocovariance of the noise from that of the residuals, of which a fit to few pixels has taken a part.
 
-    With the projection P = 1 - Q Q^T that the fit is, Q an orthonormal basis of its slopes, residuals have the covariance P R P:
+    With the projection M = 1 - Q Q^T that the fit is, Q an orthonormal basis of its slopes, residuals have the covariance M R M:
     the mean of that over pairs of pixels at one lag is linear in the autocovariance R of the noise, and is solved for it.
 
     Parameters
