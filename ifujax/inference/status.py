@@ -32,13 +32,18 @@ AT_BOUND = Flag(1, "at_bound", "a parameter lies at its bound")
 NOISE_ESTIMATED = Flag(2, "noise_estimated", "no variance given: noise estimated from residuals")
 UNCONSTRAINED = Flag(4, "unconstrained", "a parameter is not constrained by the data")
 BAD_VARIANCE = Flag(8, "bad_variance", "pixels with zero, negative or non-finite variance were masked")
-NO_DETECTION = Flag(16, "no_detection", "no line has a flux above 3 times its error")
+NO_DETECTION = Flag(16, "no_detection", "nothing is detected above 3 times its error")
 CONTINUUM_NOT_POSITIVE = Flag(32, "cont_not_positive", "continuum not positive under a line: no equivalent width")
 OTHER_MINIMUM = Flag(64, "other_minimum", "a second minimum lies within 1 of the lowest chi2")
 CHI2_NOT_1 = Flag(128, "chi2_not_1", "chi2 per degree of freedom far from 1: variance or model is wrong")
+STRUCTURED_RESIDUALS = Flag(256, "structured_residuals", "residuals are no noise: they are correlated, or piled up in one place")
+ERRORS_NOT_TRUSTED = Flag(512, "errors_not_trusted", "chi2 is no parabola within 2 errors: the errors are not to be trusted")
+CORRELATED_NOISE = Flag(1024, "correlated_noise", "noise is correlated between pixels, and the errors do not allow for it")
+UNDECIDED = Flag(2048, "undecided", "another number of components does about as well")
 
 WARN_FLAGS = (
     AT_BOUND, NOISE_ESTIMATED, UNCONSTRAINED, BAD_VARIANCE, NO_DETECTION, CONTINUUM_NOT_POSITIVE, OTHER_MINIMUM, CHI2_NOT_1,
+    STRUCTURED_RESIDUALS, ERRORS_NOT_TRUSTED, CORRELATED_NOISE, UNDECIDED,
 )  # fmt: skip
 
 NO_FIT = Flag(1, "no_fit", "no fit to start from: see the status of the fit")
