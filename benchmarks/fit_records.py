@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 from scipy.stats import chi2 as chi2_law
@@ -16,6 +17,10 @@ from tests.lines.line_problem import LineProblem
 
 CHANCE = 1e-4
 """Probability below which a distance from the truth is no chance."""
+CLASSES = (0.0, 3.0, 5.0, 10.0, 20.0, np.inf)
+"""Of the S/N of the faintest group."""
+EQUAL = 1e-3
+"""chi2 within which two solutions are equally good."""
 REPORTED = ("flux", "velocity", "velocity_dispersion")
 QUALITY = ("other_minimum", "chi2_not_1", "structured_residuals", "errors_not_trusted", "correlated_noise", "undecided")
 """Bits that say that a fit may be wrong; at_bound and the like are facts that sound fits have too."""
@@ -175,3 +180,25 @@ def flag_tables(fits: Fits) -> None:
         mark = "" if flag.name in QUALITY else " (a fact, not counted as a flag)"
         set_ = fits.has(flag.name)
         print(f"| {flag.name}{mark} | {set_[good].mean():.4f} | {set_[bad].mean() if bad.any() else np.nan:.4f} |")
+    equal = bad & (np.abs(fits.chi2 - fits.chi2_from_truth) < EQUAL)
+    lower = bad & (fits.chi2 < fits.chi2_from_truth - EQUAL)
+    print(
+        f"\nof {int(bad.sum())} fits off, {int(equal.sum())} have the chi2 of the solution at the truth "
+        f"(the same, or another equally good), {int(lower.sum())} a lower one"
+    )
+    print("\n| S/N of the faintest group | within 3 errors: fits, false alarms | off: fits, missed |\n|---|---|---|")
+    for low, high in pairwise(CLASSES):
+        here = (fits.group_snr >= low) & (fits.group_snr < high)
+        cells = [
+            f"{int(some.sum())}, {share:.4f}" if some.any() else "0, -" for some, share in _shares(fits, good & here, bad & here)
+        ]
+        if (here & ok).any():
+            print(f"| {low:g} to {high:g} | {cells[0]} | {cells[1]} |")
+
+
+def _shares(fits: Fits, good: np.ndarray, bad: np.ndarray) -> list[tuple[np.ndarray, float]]:
+    """Return the share of false alarms in `good` and of misses in `bad`."""
+    return [
+        (good, float(fits.quality[good].mean()) if good.any() else np.nan),
+        (bad, 1.0 - float(fits.quality[bad].mean()) if bad.any() else np.nan),
+    ]

@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from fit_records import Fits, bit_names, compare_order, fit_records, flag_tables
+from fit_records import CLASSES, EQUAL, Fits, bit_names, compare_order, fit_records, flag_tables
 
 import ifujax.inference.batching as batching
 from tests.lines.blends import BLENDS
@@ -27,7 +27,6 @@ from tests.lines.misfits import MISFITS, base, draw_misfit
 from tests.lines.random_models import draw_problem, draw_structures
 
 PARTS = ("starts", "order", "flags", "misfits", "blends")
-CLASSES = (0.0, 3.0, 5.0, 10.0, 20.0, np.inf)
 NEAR = 0.1
 """chi2 within which two ends count as one."""
 
@@ -42,6 +41,7 @@ def main() -> None:
     parser.add_argument("--blend-draws", type=int, default=30, help="spectra of each blend")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faintest", type=float, default=0.1, help="least peak of a line over that of the strongest")
+    parser.add_argument("--swappable", action="store_true", help="also models in which two groups can change places")
     parser.add_argument("--shuffle", action="store_true", help="order: also one problem of each structure, shuffled (compiles)")
     parser.add_argument("--starts-reference", type=int, default=30)
     parser.add_argument("--reference", type=Path, help="file that keeps the lowest chi2 known; read if it is there, and updated")
@@ -79,7 +79,9 @@ def drawn(options: argparse.Namespace) -> dict[str, LineProblem]:
     for s, structure in enumerate(draw_structures(options.structures, options.seed)):
         for p in range(options.problems):
             rng = np.random.default_rng([options.seed, 2, s, p])
-            result[f"{s}.{p}"] = draw_problem(structure, rng, options.spectra, options.faintest)
+            result[f"{s}.{p}"] = draw_problem(
+                structure, rng, options.spectra, faintest=options.faintest, swappable=options.swappable
+            )
     return result
 
 
@@ -111,7 +113,7 @@ def starts(problems: dict[str, LineProblem], fits: dict[str, Fits], options: arg
     """Default fits against the best of many starts (and of scipy from the truth, which is reported apart)."""
     print(f"\n## Starts: default against the best of {options.starts_reference}\n")
     known = dict(np.load(options.reference)) if options.reference and options.reference.exists() else {}
-    key = f"{options.seed}/{options.spectra}/{options.faintest}/{options.starts_reference}"
+    key = f"{options.seed}/{options.spectra}/{options.faintest}/{options.swappable}/{options.starts_reference}"
     todo = {name: problem for name, problem in problems.items() if f"{key}/{name}" not in known}
     for name, reference in fit_all(todo, f"{options.starts_reference} starts", options.starts_reference).items():
         known[f"{key}/{name}"] = np.where(reference.status == 0, reference.chi2, np.inf)
@@ -172,8 +174,10 @@ def order(problems: dict[str, LineProblem], fits: dict[str, Fits], orders: dict[
     )
     apart = np.abs(chi2[both]) > NEAR
     print(f"chi2 differs by more than {NEAR} in {apart.mean():.4f}; status or blanks differ in {int((~both).sum())}")
+    equal = both & (moved > 0.1) & (np.abs(chi2) < EQUAL)
+    print(f"of those that move by more than 0.1 of an error, {int(equal.sum())} have the same chi2: two solutions equally good")
     labels = [f"{name}[{k}]" for name, p in problems.items() for k in range(len(p))]
-    for k in np.argsort(-np.where(both, moved, -1.0))[:8]:
+    for k in np.argsort(-np.where(both & ~equal, moved, -1.0))[:8]:
         if moved[k] > 0.1:
             structure = problems[labels[k].split("[")[0]].structure
             print(f"    {labels[k]}: {moved[k]:.2f} errors, chi2 {title} {chi2[k]:+.2f}; {structure}")

@@ -97,11 +97,24 @@ def draw_structures(count: int, seed: int) -> list[Structure]:
     return result[:count]
 
 
-def draw_problem(structure: Structure, rng: np.random.Generator, n_spectra: int = 4, faintest: float = 0.1) -> LineProblem:
-    """Return a random problem of a structure: spectra of one model, each with a truth, a S/N and a mask of its own."""
+def draw_problem(
+    structure: Structure, rng: np.random.Generator, n_spectra: int = 4, *, faintest: float = 0.1, swappable: bool = False
+) -> LineProblem:
+    """Return a random problem of a structure: spectra of one model, each with a truth, a S/N and a mask of its own.
+
+    Two groups of one line each that may take each other's place fit equally well either way: such models are left out unless
+    `swappable`.
+    """
     redshift = float(rng.choice([0.0, rng.uniform(0.0, 0.08)]))
-    labels, wavelength = _window(structure, redshift, rng)
     n_groups = structure.n_groups
+    half = rng.choice([300.0, 400.0, 600.0, 800.0, 1000.0], n_groups)
+    half = np.full(n_groups, half[0]) if rng.random() < 0.5 else half
+    offset = np.where(rng.random(n_groups) < 0.7, 0.0, rng.uniform(-150.0, 150.0, n_groups))
+    velocity_bounds = np.stack([offset - half, offset + half], axis=1)
+    for _ in range(100):
+        labels, wavelength = _window(structure, redshift, rng)
+        if swappable or not _can_swap(labels, structure, velocity_bounds):
+            break
     rest = np.array([LINES[label] for label in labels])
     middle = wavelength[len(wavelength) // 2]
     pixel = float(np.diff(wavelength).max())
@@ -110,11 +123,6 @@ def draw_problem(structure: Structure, rng: np.random.Generator, n_spectra: int 
         lsf = (float(pixel * rng.uniform(2.2, 4.0)),)
         if structure.lsf == "polynomial":
             lsf = (lsf[0], float(rng.uniform(-3e-4, 3e-4)), float(rng.uniform(-1e-7, 1e-7)))
-    shared = rng.random() < 0.5
-    half = rng.choice([300.0, 400.0, 600.0, 800.0, 1000.0], n_groups)
-    half = np.full(n_groups, half[0]) if shared else half
-    offset = np.where(rng.random(n_groups) < 0.7, 0.0, rng.uniform(-150.0, 150.0, n_groups))
-    velocity_bounds = np.stack([offset - half, offset + half], axis=1)
     least = 15.0
     if structure.lsf == "none" and structure.resolved:
         least = float(C * pixel / (1.0 + redshift) / rest.min() / 1.4)
@@ -199,6 +207,14 @@ def _window(structure: Structure, redshift: float, rng: np.random.Generator) -> 
     if rng.random() < 0.85:
         orders.sort(key=lambda order: _unlikely(order, structure))
     return tuple(str(name) for name in orders[0]), wavelength
+
+
+def _can_swap(labels: tuple[str, ...], structure: Structure, bounds: np.ndarray) -> bool:
+    """Whether two groups of one line each can both be fitted to the line of the other."""
+    alone = [g for g in range(structure.n_groups) if structure.group.count(g) == 1]
+    rest = {g: LINES[labels[structure.group.index(g)]] for g in alone}
+    pairs = [(a, b) for a in alone for b in alone if rest[a] < rest[b]]
+    return any(C * np.log(rest[b] / rest[a]) < bounds[a, 1] - bounds[b, 0] for a, b in pairs)
 
 
 def _unlikely(order: list[str], structure: Structure) -> int:
