@@ -30,6 +30,7 @@ def fit_batch(
     precision: str = "float64",
     devices: Sequence[Any] | str | None = None,
     progress: Progress | None = None,
+    race: bool = False,
 ) -> FitResult:
     """Fit a model to each row of `obs`.
 
@@ -52,6 +53,9 @@ def fit_batch(
     devices : list of JAX devices, or platform name, optional
     progress : callable, optional
         Called with ("fit", rows done, rows).
+    race : bool
+        Of several starts of a fit, give up those that are behind after a few iterations. Most of the time of the
+        others is saved; a start that would have overtaken the rest late is lost.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def fit_batch(
     batch, n_starts = obs.batch, rows_of_start.shape[0]
     runner = Runner(model, space, obs, options, derived, precision, choose_devices(devices))
     which, row = np.nonzero(np.all(np.isfinite(rows_of_start), axis=2))
-    ends = runner.solve(row, rows_of_start[which, row], progress)
+    ends = runner.solve(row, rows_of_start[which, row], progress, race=race)
     best, other = lowest_ends(ends, which, row, (n_starts, batch))
     return runner.finish(best, other)
 

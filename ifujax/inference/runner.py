@@ -15,6 +15,7 @@ from ifujax.inference import status as bits
 from ifujax.inference.batching import block_size, padded, run_blocks
 from ifujax.inference.evaluation import Block, n_linear
 from ifujax.inference.levenberg_marquardt import FAILED, FIRST_DAMPING, RUNNING, STUCK, State, advance
+from ifujax.inference.race import BEHIND, give_up
 from ifujax.inference.observations import Observations, spread_axes
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
@@ -70,8 +71,11 @@ class Runner:
             space = UnconstrainedSpace(space)
         return Block(cast(self.obs.values[rows]), cast(root), jax.tree.map(cast, coords), space, self.coords_axes)
 
-    def solve(self, rows: np.ndarray, x: np.ndarray, progress: Progress | None) -> dict[str, Any]:
-        """Iterate all starts to their ends; `rows` says which data each start belongs to."""
+    def solve(self, rows: np.ndarray, x: np.ndarray, progress: Progress | None, *, race: bool = False) -> dict[str, Any]:
+        """Iterate all starts to their ends; `rows` says which data each start belongs to.
+
+        In a `race` the starts of a fit that fall behind are given up on the way.
+        """
         count = len(x)
         size = block_size(count, self.devices[0].platform, self.obs.n_pix)
         x = self._to_box(rows, x)
@@ -79,7 +83,7 @@ class Runner:
         self._compile(size, state)
         if self.warm:
             early = _fresh(x, np.dtype(np.float32))
-            self._iterate_all(early, rows, size, "float32", None)
+            self._iterate_all(early, rows, size, "float32", None, race)
             # What float32 could not follow starts again; the rest goes on from there, unevaluated in float64.
             sound = (early.phase != FAILED) & np.isfinite(early.x).all(axis=1)
             for name in ("x", "curvature", "damping"):
@@ -93,19 +97,34 @@ class Runner:
             if progress is not None:
                 progress("fit", int(self.obs.batch * (1 - left / max(count, 1))), self.obs.batch)
 
-        self._iterate_all(state, rows, size, self.precision, report)
+        if self.warm and race:
+            state.phase[early.phase == BEHIND] = BEHIND
+        self._iterate_all(state, rows, size, self.precision, report, race)
         return {"x": state.x, "chi2": state.chi2, "phase": state.phase, "n_iter": state.n_iter}
+
+    @property
+    def dof(self) -> np.ndarray:
+        """Degrees of freedom of each fit, 1 at least."""
+        n_free = self.space.n_free + n_linear(self.model, self.options)
+        return np.maximum((self.obs.ivar > 0).sum(axis=1) - n_free, 1)
 
     @property
     def warm(self) -> bool:
         return self.options.warm_up and self.dtype == np.float64
 
     def _iterate_all(
-        self, state: State, rows: np.ndarray, size: int, precision: str, report: Callable[[int], None] | None
+        self,
+        state: State,
+        rows: np.ndarray,
+        size: int,
+        precision: str,
+        report: Callable[[int], None] | None,
+        race: bool,
     ) -> None:
         """Run rounds of a few iterations, the unfinished gathered anew each time; `state` is updated in place."""
         steps, more = _STEPS[precision == "float64" and self.warm]
-        pending = np.arange(len(rows))
+        pending = np.flatnonzero(state.phase == RUNNING)
+        race = race and len(np.unique(rows)) < len(rows)
         while pending.size:
 
             def task(mine: np.ndarray, device: Any, steps: int = steps) -> State:
@@ -117,6 +136,8 @@ class Runner:
             for mine, end in run_blocks(task, pending, size, self.devices, precision):
                 for target, source in zip(jax.tree.leaves(state), jax.tree.leaves(end)):
                     target[mine] = source
+            if race:
+                give_up(state, rows, self.dof)
             pending = pending[(state.phase[pending] == RUNNING) & (state.n_iter[pending] < self.options.max_iter)]
             if report is not None:
                 report(len(pending))

@@ -180,6 +180,7 @@ class ChunkFitter:
                 precision=self.precision,
                 devices=self.devices,
                 progress=progress,
+                race=True,
             )
         chunk = self._concluded(self._collect(result, ready), ready, space)
         if self.config.fit.monte_carlo and not self.config.fit.fixed:
