@@ -82,6 +82,43 @@ def joint(
     return gain, each, model
 
 
+def crossed(
+    components: list[Component], peaks: list[np.ndarray], spectra_weighted: np.ndarray, w: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gain of every way of choosing one of several places for each component.
+
+    Parameters
+    ----------
+    peaks : list of int array (n, places)
+        Grid points of each component.
+    spectra_weighted, w : array (n, n_pix)
+        Data times weights, and weights.
+
+    Returns
+    -------
+    gain : array (n, ways)
+    ways : int array (ways, components)
+        Which of its places each component has.
+    """
+    sizes = [len(component.lines) for component in components]
+    templates = np.concatenate(
+        [component.templates[own].reshape(len(w), -1, w.shape[1]) for component, own in zip(components, peaks)], axis=1
+    )
+    gram = (templates * w[:, None]) @ np.swapaxes(templates, 1, 2)
+    rhs = (templates @ spectra_weighted[:, :, None])[:, :, 0]
+    counts = [own.shape[1] for own in peaks]
+    first = np.cumsum([0, *(count * size for count, size in zip(counts, sizes))])
+    ways = np.stack([axis.ravel() for axis in np.meshgrid(*(np.arange(count) for count in counts), indexing="ij")], axis=1)
+    low, high = np.array([sign for component in components for sign in component.signs]).T
+    gain = np.empty((len(w), len(ways)), np.float32)
+    for k, way in enumerate(ways):
+        mine = np.concatenate([start + place * size + np.arange(size) for start, place, size in zip(first, way, sizes)])
+        own, right = gram[:, mine[:, None], mine], rhs[:, mine]
+        strength = _dense(own, right, low, high)
+        gain[:, k] = 2 * (strength * right).sum(axis=1) - np.einsum("na,nab,nb->n", strength, own, strength)
+    return gain, ways
+
+
 def _solved(
     cluster: tuple[int, ...], overlap: list[np.ndarray], power: Pairs, signs: tuple[tuple[float, float], ...]
 ) -> list[np.ndarray]:

@@ -11,7 +11,9 @@ from ifujax.inference.declarations import Bounded, Fixed
 from ifujax.lines.setup import Setup
 from ifujax.models.doppler import C_KMS
 
-_MAX_GRID = 240
+_MAX_GRID = 320
+_FAR_VELOCITY, _BROAD = 2000.0, 500.0
+"""km/s from the guess, and of dispersion, beyond which nothing is searched."""
 _SAME_LINE = 0.5
 """Angstrom within which two rest wavelengths are those of one line."""
 
@@ -134,6 +136,7 @@ def _clusters(size: int, pairs: Iterable[tuple[int, int]]) -> tuple[tuple[int, .
 
 
 def _range(item: object, guess: float, least: float, most: float) -> tuple[float, float]:
+    """Return what a parameter may be, no further than `least` and `most` where these are not beyond the guess."""
     if isinstance(item, Fixed):
         return item.value, item.value
     if isinstance(item, Bounded):
@@ -144,16 +147,22 @@ def _range(item: object, guess: float, least: float, most: float) -> tuple[float
 def _grid(
     setup: Setup, group: list[int], pixel_velocity: np.ndarray, instrumental: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return grid velocities and dispersions, km/s: widths in steps of 1.6, velocities 0.8 observed widths apart."""
+    """Return grid velocities and dispersions, km/s: widths in steps of 1.6, velocities 0.8 observed widths apart.
+
+    They fill the bounds, whatever the guess is; bounds that are wider than `_FAR_VELOCITY` on either side of it, or allow more than
+    `_BROAD`, are not searched further.
+    """
     first = min(group)
     kinematics = setup.lines[first].kinematics
     guess_v, guess_s = setup.guess_velocity[first], setup.guess_sigma[first]
-    v_low, v_high = _range(kinematics.velocity, guess_v, guess_v - 1000.0, guess_v + 1000.0)
-    s_low, s_high = _range(kinematics.velocity_dispersion, guess_s, 0.3 * guess_s, 4.0 * guess_s)
+    v_low, v_high = _range(kinematics.velocity, guess_v, guess_v - _FAR_VELOCITY, guess_v + _FAR_VELOCITY)
     pixel = np.abs(np.median(np.diff(pixel_velocity[group[0]])))
+    s_low, s_high = _range(kinematics.velocity_dispersion, guess_s, 0.4 * pixel, max(_BROAD, 4.0 * guess_s))
     s_low = min(max(s_low, 0.4 * pixel), s_high)
-    count = 1 + int(np.ceil(np.log(max(s_high / max(s_low, 1e-3), 1.0)) / np.log(1.6) - 1e-9))
-    sigmas = np.geomspace(max(s_low, 1e-3), s_high, count + 2)[:-1] if count > 1 else np.array([np.sqrt(s_low * s_high)])
+    o_low, o_high = np.hypot(s_low, instrumental), np.hypot(s_high, instrumental)
+    count = 1 + int(np.ceil(np.log(max(o_high / max(o_low, 1e-3), 1.0)) / np.log(1.6) - 1e-9))
+    observed = np.geomspace(max(o_low, 1e-3), o_high, count + 2)[:-1] if count > 1 else np.array([np.sqrt(o_low * o_high)])
+    sigmas = np.sqrt(np.maximum(observed**2 - instrumental**2, s_low**2))
     step = 0.8
     while True:
         velocity, sigma = [], []
@@ -165,7 +174,7 @@ def _grid(
             sigma += [s] * len(points)
         if len(velocity) <= _MAX_GRID:
             return np.array(velocity), np.array(sigma)
-        step *= 1.25
+        step *= 1.1
 
 
 def _instrumental(setup: Setup, group: list[int]) -> float:

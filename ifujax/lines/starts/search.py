@@ -16,11 +16,13 @@ from itertools import product
 import numpy as np
 
 from ifujax.lines.setup import Setup
-from ifujax.lines.starts.amplitudes import Pairs, joint, powers, score
+from ifujax.lines.starts.amplitudes import Pairs, crossed, joint, powers, score
 from ifujax.lines.starts.components import Component, components_of, overlapping
 from ifujax.lines.starts.sharing import SHARES, shared
 
 _ROWS_AT_ONCE = 256
+_MOST_WAYS, _CROSSINGS = 64, 3
+"""Most combinations of the components' own peaks that are weighed, and how many of them are followed."""
 _SWEEPS = 3
 """How often every component is placed again beside the others."""
 RIVALS, SHARED_RIVALS = 3, 9
@@ -123,11 +125,11 @@ class StartFinder:
     def _place(self, spectra: _Spectra, least: int, found: np.ndarray) -> None:
         """Write the best placement of each spectrum, its next best up to `least`, and further rivals, into `found`."""
         components, rows = self.components, np.arange(len(spectra.y))
-        alone = [np.argmax(spectra.score(c, spectra.y)[0], axis=1) for c in range(len(components))]
+        alone = [spectra.score(c, spectra.y)[0] for c in range(len(components))]
         ends = self._ends(spectra, alone)
         for pair, share in product([*self.pairs, *(pair[::-1] for pair in self.pairs)], SHARES):
             places = ends[0].copy()
-            places[:, pair] = shared(components, alone[pair[0]], pair, share)
+            places[:, pair] = shared(components, np.argmax(alone[pair[0]], axis=1), pair, share)
             ends.append(places)
         gains = np.stack([joint(components, places, spectra.weighted, spectra.w)[0] for places in ends])
         best = np.stack(ends)[np.argmax(gains, axis=0), rows]
@@ -158,30 +160,32 @@ class StartFinder:
             _write(found[:, k], components, np.stack(pool)[chosen, rows], strengths, spectra.scale, kept)
 
     def _ends(self, spectra: _Spectra, alone: list[np.ndarray]) -> list[np.ndarray]:
-        """Return where components come to rest, (n, components) grid points, each of them having been the first to be placed."""
-        components = self.components
+        """Return where components come to rest, (n, components) grid points, from the best ways of giving each one of its own peaks.
+
+        `alone` are the gains (n, grid) of each component by itself.
+        """
+        components, rows = self.components, np.arange(len(spectra.y))
+        if len(components) == 1:
+            return [np.argmax(alone[0], axis=1)[:, None]]
+        count = max(2, int(_MOST_WAYS ** (1 / len(components)) + 1e-9))
+        reach = np.full(len(rows), _APART)
+        peaks = [np.stack([place for place, _ in _peaks(c, gain, count, reach)], axis=1) for c, gain in zip(components, alone)]
+        gain, ways = crossed(components, peaks, spectra.weighted, spectra.w)
         ends = []
-        for first in range(len(components)):
-            places = np.zeros((len(spectra.y), len(components)), int)
-            places[:, first] = alone[first]
-            order = [first, *(c for c in range(len(components)) if c != first)]
-            for k in range(1, len(order)):
-                mine = order[:k]
-                model = joint([components[c] for c in mine], places[:, mine], spectra.weighted, spectra.w)[2]
-                places[:, order[k]] = np.argmax(spectra.score(order[k], spectra.y - model.sum(axis=1))[0], axis=1)
-            self._settle(spectra, places, order)
+        for k in range(_CROSSINGS):
+            chosen = ways[np.argsort(-gain, axis=1, kind="stable")[:, k]] if k else ways[np.argmax(gain, axis=1)]
+            places = np.stack([own[rows, chosen[:, c]] for c, own in enumerate(peaks)], axis=1)
+            self._settle(spectra, places)
             ends.append(places)
         return ends
 
-    def _settle(self, spectra: _Spectra, places: np.ndarray, order: list[int]) -> None:
+    def _settle(self, spectra: _Spectra, places: np.ndarray) -> None:
         """Move each component to its best place beside the others, in turn, where that still changes something."""
-        if len(order) == 1:
-            return
         moving = np.arange(len(places))
         for _ in range(_SWEEPS):
             before, some = places[moving].copy(), spectra.of_rows(moving)
             now = before.copy()
-            for c in order:
+            for c in range(len(self.components)):
                 model = joint(self.components, now, some.weighted, some.w)[2]
                 now[:, c] = np.argmax(some.score(c, some.y - model.sum(axis=1) + model[:, c])[0], axis=1)
             places[moving] = now
