@@ -31,6 +31,7 @@ def fit_batch(
     devices: Sequence[Any] | str | None = None,
     progress: Progress | None = None,
     race: bool = False,
+    blocks_for: int = 1,
 ) -> FitResult:
     """Fit a model to each row of `obs`.
 
@@ -56,6 +57,8 @@ def fit_batch(
     race : bool
         Of several starts of a fit, give up those that are behind after a few iterations. Most of the time of the
         others is saved; a start that would have overtaken the rest late is lost.
+    blocks_for : int
+        Fits of which a larger batch was made before with the same model: its compiled programs serve again.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def fit_batch(
     model = as_model(model)
     rows_of_start = pack_starts(space, start, obs.batch)
     batch, n_starts = obs.batch, rows_of_start.shape[0]
-    runner = Runner(model, space, obs, options, derived, precision, choose_devices(devices))
+    runner = Runner(model, space, obs, options, derived, precision, choose_devices(devices), blocks_for)
     which, row = np.nonzero(np.all(np.isfinite(rows_of_start), axis=2))
     ends = runner.solve(row, rows_of_start[which, row], progress, race=race)
     best, other = lowest_ends(ends, which, row, (n_starts, batch))

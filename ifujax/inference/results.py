@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,25 @@ class FitResult:
         """Degrees of freedom: usable pixels less free parameters."""
         return self.n_good - self.n_free
 
+    def of(self, rows: np.ndarray) -> FitResult:
+        """Return some rows: their indices, or a bool for each."""
+        return replace(self, **{name: _map(value, lambda array: array[rows]) for name, value in self._arrays().items()})
+
+    def replaced(self, rows: np.ndarray, other: FitResult) -> FitResult:
+        """Return a copy in which some rows (indices) are those of `other`, one for each."""
+
+        def put(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+            mine = np.array(mine)
+            mine[rows] = theirs
+            return mine
+
+        theirs = other._arrays()
+        return replace(self, **{name: _map(value, put, theirs[name]) for name, value in self._arrays().items()})
+
+    def _arrays(self) -> dict[str, Any]:
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray | Mapping)}
+
     def raise_if_failed(self) -> FitResult:
         """Return self, or raise DataError that counts the failed fits by reason."""
         failed = self.status != 0
@@ -67,3 +87,10 @@ class FitResult:
             listed = ", ".join(reason for reason in reasons if not reason.startswith("0 "))
             raise DataError(f"{int(failed.sum())} of {failed.size} fits failed ({listed}); the first, row {first}: {sentences}.")
         return self
+
+
+def _map(value: Any, function: Callable[..., np.ndarray], *others: Any) -> Any:
+    """Apply a function to an array, or to each of a mapping."""
+    if isinstance(value, Mapping):
+        return {name: function(array, *(other[name] for other in others)) for name, array in value.items()}
+    return function(value, *others)

@@ -15,11 +15,11 @@ from ifujax.inference import status as bits
 from ifujax.inference.batching import block_size, padded, run_blocks
 from ifujax.inference.evaluation import Block, n_linear
 from ifujax.inference.levenberg_marquardt import FAILED, FIRST_DAMPING, RUNNING, STUCK, State, advance
-from ifujax.inference.race import BEHIND, give_up
 from ifujax.inference.observations import Observations, spread_axes
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
+from ifujax.inference.race import BEHIND, give_up
 from ifujax.inference.results import FitResult
 from ifujax.inference.uncertainty import Derived, finish, user_covariance
 
@@ -41,11 +41,13 @@ class Runner:
         derived: Derived | None,
         precision: str,
         devices: list[Any],
+        blocks_for: int = 1,
     ) -> None:
         self.model, self.options, self.precision, self.devices = model, options, precision, devices
         # jax would cast NumPy's float64 itself, but mixes up threads that do so in different precisions at once (jax 0.10).
         self.models = {name: jax.tree.map(partial(_cast_array, dtype_of(name)), model) for name in {precision, "float32"}}
         self.derived = derived
+        self.blocks_for = blocks_for
         self.space = space
         self.obs = obs
         self.dtype = dtype_of(precision)
@@ -77,7 +79,7 @@ class Runner:
         In a `race` the starts of a fit that fall behind are given up on the way.
         """
         count = len(x)
-        size = block_size(count, self.devices[0].platform, self.obs.n_pix)
+        size = self._block_size(count)
         x = self._to_box(rows, x)
         state = _fresh(x, self.dtype)
         self._compile(size, state)
@@ -161,7 +163,7 @@ class Runner:
                     model = self.models[precision]
                     jax.block_until_ready(_iterate(model, self.options, self.block(none, precision), start, np.int32(0)))
                 else:
-                    few = np.zeros(block_size(self.obs.batch, device.platform, self.obs.n_pix), int)
+                    few = np.zeros(self._block_size(self.obs.batch), int)
                     start_x = np.zeros((len(few), state.x.shape[1]), dtype)
                     block = self.block(few, precision)
                     jax.block_until_ready(_finish(self.models[precision], self.options, self.derived, block, start_x))
@@ -169,6 +171,9 @@ class Runner:
         with ThreadPoolExecutor(max_workers=min(len(jobs), 4)) as pool:
             list(pool.map(work, jobs))
         _COMPILED.update((key, job) for job in jobs)
+
+    def _block_size(self, count: int) -> int:
+        return block_size(max(count, self.blocks_for), self.devices[0].platform, self.obs.n_pix)
 
     def _to_box(self, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
         if self.options.bounds != "transform":
@@ -180,7 +185,7 @@ class Runner:
     def finish(self, best: dict[str, np.ndarray], other: np.ndarray) -> FitResult:
         """Values, errors and bits of every row at its best end."""
         batch = self.obs.batch
-        size = block_size(batch, self.devices[0].platform, self.obs.n_pix)
+        size = self._block_size(batch)
         start = np.where(np.isfinite(best["x"]), best["x"], 0).astype(self.dtype)
 
         def task(rows: np.ndarray, device: Any) -> Any:

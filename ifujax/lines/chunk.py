@@ -21,6 +21,7 @@ from ifujax.lines.config import LineFitConfig
 from ifujax.lines.measure import check_windows, line_quantities
 from ifujax.lines.monte_carlo import Realisations
 from ifujax.lines.preparation import Preparation, Prepared
+from ifujax.lines.second_look import SecondLook
 from ifujax.lines.setup import Setup, prepare
 from ifujax.lines.starts.declared import declared_start, moment_start, trivial_start
 from ifujax.lines.starts.packing import Named, named_starts, narrowed, pack_named, scaled_space, starts_of
@@ -28,6 +29,8 @@ from ifujax.lines.starts.search import StartFinder, Starts
 from ifujax.models.emission import COORDS_AXES
 
 Progress = Callable[[str, int, int], None]
+_LARGE_BATCH = 64
+"""Fits of which there are blocks of the larger size."""
 
 LINE_QUANTITIES = (
     "flux",
@@ -165,27 +168,45 @@ class ChunkFitter:
         ways = self._ways(found, ready, guess)
         if guess is not None:
             space = narrowed(space, guess.lower, guess.upper, len(rows))
-        obs = self._observations(ready)
+        obs = self.observations(ready)
         if self.config.fit.fixed:
             result = self._evaluate(space, obs, ways[0], self.derived)
         else:
             start = np.concatenate([pack_named(self.setup, space, way, len(rows)) for way in ways])
-            result = fit_batch(
-                self.setup.model,
-                space,
-                obs,
-                start,
-                options=self.options,
-                derived=self.derived,
-                precision=self.precision,
-                devices=self.devices,
-                progress=progress,
-                race=True,
-            )
+            result = self.solve(space, obs, start, progress)
+            if guess is None or guess.search:
+                result = self._looked_again(result, ready, space, rows)
         chunk = self._concluded(self._collect(result, ready), ready, space)
         if self.config.fit.monte_carlo and not self.config.fit.fixed:
             chunk = self._monte_carlo(chunk, result, ready, space, obs, rows)
         return chunk
+
+    def solve(
+        self,
+        space: ParameterSpace,
+        obs: Observations,
+        start: np.ndarray,
+        progress: Progress | None = None,
+        *,
+        again: bool = False,
+    ) -> FitResult:
+        """Fit prepared spectra from free vectors (starts, n, n_free); `again`, with the programs of a larger batch."""
+        return fit_batch(
+            self.setup.model,
+            space,
+            obs,
+            start,
+            options=replace(self.options, warm_up=False) if again else self.options,
+            derived=self.derived,
+            precision=self.precision,
+            devices=self.devices,
+            progress=progress,
+            race=True,
+            blocks_for=_LARGE_BATCH if again else 1,
+        )
+
+    def _looked_again(self, result: FitResult, ready: Prepared, space: ParameterSpace, rows: np.ndarray) -> FitResult:
+        return SecondLook(self, ready, space, rows)(result)
 
     def without_draws(self) -> ChunkFitter:
         """Return a fitter of the same spaxels that makes no Monte Carlo draws: for passes that are not the last."""
@@ -198,7 +219,7 @@ class ChunkFitter:
         ready = self.preparation(rows)
         space = scaled_space(self.setup, self.finder.find(ready.residual, ready.ivar, 1, rows), ready.ivar)
         way = dict(zip(self.setup.model.parameter_names, solution.T))
-        return self._evaluate(space, self._observations(ready), way, derived)
+        return self._evaluate(space, self.observations(ready), way, derived)
 
     def _evaluate(self, space: ParameterSpace, obs: Observations, way: Named, derived: Derived) -> FitResult:
         return evaluate_batch(
@@ -212,7 +233,7 @@ class ChunkFitter:
             devices=self.devices,
         )
 
-    def _observations(self, ready: Prepared) -> Observations:
+    def observations(self, ready: Prepared) -> Observations:
         return Observations(ready.values, ready.ivar, replace(self.coords, background=ready.background), COORDS_AXES)
 
     def _ways(self, found: Starts, ready: Prepared, guess: Guess | None) -> list[Named]:

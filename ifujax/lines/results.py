@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.errors import UsageError, unknown
-from ifujax.inference.batching import padded
-from ifujax.inference.precision import working_precision
 from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS, decode
 from ifujax.inference.uncertainty import Derived
 from ifujax.lines.chunk import ChunkFitter, ChunkResult
 from ifujax.lines.config import LineFitConfig
+from ifujax.lines.line_spectra import line_spectra
 from ifujax.lines.setup import Setup
 from ifujax.models.continuum import legendre_basis
-from ifujax.models.emission import EmissionSpectrum, SpectralCoords
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
 
 _PLAUSIBLE = (1.0 / 3.0, 3.0)
 """Median reduced chi2 beyond which a summary says that something doesn't fit."""
-_BLOCK = 64
 _ROWS_AT_ONCE = 4096
 
 
@@ -220,21 +215,14 @@ class CubeFit:
         rows = np.asarray(rows, dtype=int)
         spaxels = self.cube.spaxels(rows)
         n_wave = self.cube.shape[0]
-        model, lines = self.setup.model, self.lines
+        model = self.setup.model
         solution = dict(zip(model.parameter_names, self.found.solution[rows].T))
-        each = np.empty((len(rows), len(lines) if components else 0, n_wave))
-        total = np.empty((len(rows), n_wave))
-        shared = jax.tree.map(np.asarray, self.fitter.coords)
-        with working_precision("float64"):
-            for first in range(0, len(rows), _BLOCK):
-                block = padded(np.arange(first, min(first + _BLOCK, len(rows))), _BLOCK)
-                params = {name: values[block] for name, values in solution.items()}
-                part = np.asarray(_lines(model, components, shared, params))
-                part = part[: len(rows) - first, ..., :n_wave]
-                if components:
-                    each[first : first + _BLOCK] = part
-                    part = part.sum(axis=1)
-                total[first : first + _BLOCK] = part
+        if components:
+            each = line_spectra(model, self.fitter.coords, solution, n_wave, each=True)
+            total = each.sum(axis=1)
+        else:
+            each = np.empty((len(rows), 0, n_wave))
+            total = line_spectra(model, self.fitter.coords, solution, n_wave, each=False)
         if self.found.linear.shape[1]:
             rest = 0.5 * (self.cube.rest_edges[1:] + self.cube.rest_edges[:-1])
             axis = rest if model.n_continuum else self.cube.rest_wavelength
@@ -459,15 +447,3 @@ class CubeFit:
         from ifujax.lines.products.maps import write_maps
 
         return write_maps(self, Path(path), overwrite=overwrite)
-
-
-@partial(jax.jit, static_argnums=1)
-def _lines(model: EmissionSpectrum, each: bool, coords: SpectralCoords, params: Any) -> Any:
-    """Flux density of each line, or of all together."""
-
-    def row(params: Any) -> Any:
-        if not each:
-            return model.lines(params, coords)
-        return jnp.stack([model.line(params, coords, i) for i in range(len(model.names))])
-
-    return jax.vmap(row)(params)

@@ -13,6 +13,7 @@ import numpy as np
 from ifujax.data.cube import Cube
 from ifujax.inference.declarations import Bounded, Declaration, Fixed
 from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.results import FitResult
 from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.ifscube.adapt import difference_step
@@ -91,6 +92,9 @@ class CompatFitter(ChunkFitter):
         given = {} if guess is None else guess.params
         way = {name: np.full(len(ready.ivar), value) for name, value in self.guess.items()}
         return [way | {name: np.where(np.isfinite(value), value, way[name]) for name, value in given.items()}]
+
+    def _looked_again(self, result: FitResult, ready: Prepared, space: ParameterSpace, rows: np.ndarray) -> FitResult:
+        return result
 
     def _redrawn(self, ready: Prepared, noisy: np.ndarray) -> Prepared:
         ready = cast(CompatPrepared, ready)

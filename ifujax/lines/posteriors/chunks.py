@@ -88,7 +88,7 @@ def problem(fit: CubeFit, rows: np.ndarray) -> Problem:
     # Powers of two: values and the free vector differ by an exact factor, whatever else is in the chunk.
     space = space.with_scale(2.0 ** np.round(np.log2(space.scale)))
     priors = default_priors(setup, ready.ivar, fitter.coords.width)
-    return Problem(priors.of(space), priors, fitter._observations(ready), solution)
+    return Problem(priors.of(space), priors, fitter.observations(ready), solution)
 
 
 def _evaluated(fitter: ChunkFitter, posed: Problem) -> FitResult:

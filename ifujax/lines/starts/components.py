@@ -144,9 +144,7 @@ def _range(item: object, guess: float, least: float, most: float) -> tuple[float
     return guess, guess
 
 
-def _grid(
-    setup: Setup, group: list[int], pixel_velocity: np.ndarray, instrumental: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _grid(setup: Setup, group: list[int], pixel_velocity: np.ndarray, instrumental: float) -> tuple[np.ndarray, np.ndarray]:
     """Return grid velocities and dispersions, km/s: widths in steps of 1.6, velocities 0.8 observed widths apart.
 
     They fill the bounds, whatever the guess is; bounds that are wider than `_FAR_VELOCITY` on either side of it, or allow more than

@@ -21,15 +21,17 @@ from ifujax.lines.starts.components import Component, components_of, overlapping
 from ifujax.lines.starts.sharing import SHARES, shared
 
 _ROWS_AT_ONCE = 256
-_MOST_WAYS, _CROSSINGS = 64, 3
+_MOST_WAYS, _CROSSINGS = 64, 4
 """Most combinations of the components' own peaks that are weighed, and how many of them are followed."""
 _SWEEPS = 3
 """How often every component is placed again beside the others."""
 RIVALS, SHARED_RIVALS = 3, 9
-"""Most placements beside the best that are tried by default; the second where components share lines."""
+"""Most placements beside the best that are tried by default, for each component; the second, in all, where they share lines."""
 _MARGIN, _COARSE = 12.0, 0.12
 """A placement is a rival if its gain in chi2 is within the first, or within the second of the best gain: what a grid point
 halfway between two others loses."""
+_ELSEWHERE, _NEARLY = 2, 2.0
+"""Places beside its own at which each component of a fit is tried, where it does as well but for this much of chi2."""
 _APART, _BLENDED_APART = 1.5, 0.5
 """Widths within which two grid points count as one place; the second where lines of the component blend."""
 _BLENDED = 0.25
@@ -78,7 +80,7 @@ class StartFinder:
         """
         extra = n_starts - 1
         ranked = extra - extra // 4
-        count = 1 + max(ranked, SHARED_RIVALS if self.pairs else RIVALS)
+        count = 1 + max(ranked, SHARED_RIVALS if self.pairs else RIVALS * len(self.components))
         found = np.full((3, count, len(residual), len(self.setup.lines)), np.nan)
         for first in range(0, len(residual), _ROWS_AT_ONCE):
             part = slice(first, first + _ROWS_AT_ONCE)
@@ -122,18 +124,58 @@ class StartFinder:
                 _write(found[:, k, part], mine, places, strengths, spectra.scale, known)
         return Starts(*found)
 
+    def elsewhere(self, left: np.ndarray, own: np.ndarray, ivar: np.ndarray, velocity: np.ndarray, sigma: np.ndarray) -> Starts:
+        """Return where a component of a fit would do about as well or better, the others left as they are.
+
+        Parameters
+        ----------
+        left, ivar : array (n, n_pix)
+            Data less the fitted model; inverse variance, 0 = masked.
+        own : array (n, lines, n_pix)
+            The fitted lines.
+        velocity, sigma : array (n, lines)
+            Theirs, km/s; dispersions without the LSF.
+
+        Returns
+        -------
+        Starts
+            (places, n, lines): each moves the lines of one component; NaN for the others, and where there is none.
+        """
+        found = np.full((3, _ELSEWHERE * len(self.components), *velocity.shape), np.nan)
+        for row in range(0, len(left), _ROWS_AT_ONCE):
+            part = slice(row, row + _ROWS_AT_ONCE)
+            spectra = _Spectra.of(left[part], ivar[part], self.components)
+            for c, component in enumerate(self.components):
+                lines = list(component.lines)
+                mine = (own[part][:, lines].sum(axis=1) * spectra.scale).astype(np.float32)
+                gain, strengths = spectra.score(c, spectra.y + mine)
+                now = (spectra.w * mine * (2 * spectra.y + mine)).sum(axis=1)
+                here = _nearest(component, velocity[part][:, lines[0]], sigma[part][:, lines[0]])
+                reach = np.full(len(gain), _APART)
+                gain = gain.copy()
+                gain[component.near(here, reach)] = -np.inf
+                rows = np.arange(len(gain))
+                for k, (place, known) in enumerate(_peaks(component, gain, _ELSEWHERE, reach)):
+                    known = known & ((1 + _COARSE) * gain[rows, place] + _NEARLY > now)
+                    target = found[:, _ELSEWHERE * c + k, part]
+                    _write(target, [component], place[:, None], [strengths[:, rows, place].T], spectra.scale, known)
+        return Starts(found[0], found[1], _rounded(found[2]))
+
     def _place(self, spectra: _Spectra, least: int, found: np.ndarray) -> None:
         """Write the best placement of each spectrum, its next best up to `least`, and further rivals, into `found`."""
         components, rows = self.components, np.arange(len(spectra.y))
         alone = [spectra.score(c, spectra.y)[0] for c in range(len(components))]
-        ends = self._ends(spectra, alone)
+        pool = self._ends(spectra, alone)
+        settled = len(pool)
         for pair, share in product([*self.pairs, *(pair[::-1] for pair in self.pairs)], SHARES):
-            places = ends[0].copy()
+            places = pool[0].copy()
             places[:, pair] = shared(components, np.argmax(alone[pair[0]], axis=1), pair, share)
-            ends.append(places)
-        gains = np.stack([joint(components, places, spectra.weighted, spectra.w)[0] for places in ends])
-        best = np.stack(ends)[np.argmax(gains, axis=0), rows]
-        pool, known = [best, *ends], [np.ones(len(rows), bool), *(~(places == best).all(axis=1) for places in ends)]
+            pool.append(places)
+        gains = np.stack([joint(components, places, spectra.weighted, spectra.w)[0] for places in pool])
+        best = np.stack(pool)[np.argmax(gains, axis=0), rows]
+        pool = [best, *pool]
+        known = [np.all([(places != other).any(axis=1) for other in pool[:k]], axis=0) for k, places in enumerate(pool)]
+        known[0] = np.ones(len(rows), bool)
         _, _, model = joint(components, best, spectra.weighted, spectra.w)
         for c, component in enumerate(components):
             gain, _ = spectra.score(c, spectra.y - model.sum(axis=1) + model[:, c])
@@ -146,10 +188,12 @@ class StartFinder:
                 known.append(there)
         solved = [joint(components, places, spectra.weighted, spectra.w)[:2] for places in pool]
         gain = np.where(np.stack(known), np.stack([own for own, _ in solved]), -np.inf)
-        gain[0] = np.inf  # stays first
-        order = np.argsort(-gain, axis=0, kind="stable")
         top = solved[0][0]
         margin = np.maximum(_MARGIN, _COARSE * top)
+        # The best; where components came to rest, each a basin of its own; what is near the best, or a way of sharing.
+        tier = np.where(np.arange(len(pool)) <= settled, 1, 0)
+        tier[0] = 2
+        order = np.lexsort((-gain, -np.where(np.isfinite(gain), tier[:, None], -1)), axis=0)
         for k in range(min(found.shape[1], len(pool))):
             chosen = order[k]
             own = gain[chosen, rows]
@@ -160,7 +204,8 @@ class StartFinder:
             _write(found[:, k], components, np.stack(pool)[chosen, rows], strengths, spectra.scale, kept)
 
     def _ends(self, spectra: _Spectra, alone: list[np.ndarray]) -> list[np.ndarray]:
-        """Return where components come to rest, (n, components) grid points, from the best ways of giving each one of its own peaks.
+        """Return where components come to rest, (n, components) grid points, from the best ways of giving each one of its own peaks,
+        and from each component in turn being the first to be placed.
 
         `alone` are the gains (n, grid) of each component by itself.
         """
@@ -172,11 +217,20 @@ class StartFinder:
         peaks = [np.stack([place for place, _ in _peaks(c, gain, count, reach)], axis=1) for c, gain in zip(components, alone)]
         gain, ways = crossed(components, peaks, spectra.weighted, spectra.w)
         ends = []
-        for k in range(_CROSSINGS):
-            chosen = ways[np.argsort(-gain, axis=1, kind="stable")[:, k]] if k else ways[np.argmax(gain, axis=1)]
-            places = np.stack([own[rows, chosen[:, c]] for c, own in enumerate(peaks)], axis=1)
-            self._settle(spectra, places)
+        ranked = np.argsort(-gain, axis=1, kind="stable")[:, :_CROSSINGS]
+        for chosen in np.moveaxis(ways[ranked], 1, 0):
+            ends.append(np.stack([own[rows, chosen[:, c]] for c, own in enumerate(peaks)], axis=1))
+        for first in range(len(components)):
+            places = np.zeros((len(rows), len(components)), int)
+            placed = [first]
+            places[:, first] = peaks[first][:, 0]
+            for c in (c for c in range(len(components)) if c != first):
+                model = joint([components[k] for k in placed], places[:, placed], spectra.weighted, spectra.w)[2]
+                places[:, c] = np.argmax(spectra.score(c, spectra.y - model.sum(axis=1))[0], axis=1)
+                placed.append(c)
             ends.append(places)
+        for places in ends:
+            self._settle(spectra, places)
         return ends
 
     def _settle(self, spectra: _Spectra, places: np.ndarray) -> None:
@@ -246,6 +300,12 @@ class _Spectra:
         return found
 
 
+def _nearest(component: Component, velocity: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Return the grid point next to each velocity and dispersion (n,)."""
+    far = np.abs(component.velocity[None] - velocity[:, None]) / component.observed[None]
+    return np.argmin(far + np.abs(np.log(component.sigma[None] / np.maximum(sigma, 1e-3)[:, None])), axis=1)
+
+
 def _peaks(component: Component, gain: np.ndarray, count: int, reach: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the `count` best places of a component, none near another: grid points (n,), and whether there was one."""
     gain, found = gain.copy(), []
@@ -257,7 +317,12 @@ def _peaks(component: Component, gain: np.ndarray, count: int, reach: np.ndarray
 
 
 def _write(
-    found: np.ndarray, components: list[Component], places: np.ndarray, strengths: list[np.ndarray], scale: np.ndarray, kept: np.ndarray
+    found: np.ndarray,
+    components: list[Component],
+    places: np.ndarray,
+    strengths: list[np.ndarray],
+    scale: np.ndarray,
+    kept: np.ndarray,
 ) -> None:
     """Write velocities, widths and strengths of placements into `found` (3, n, lines), where they are `kept`."""
     for component, place, strength in zip(components, places.T, strengths):

@@ -1,0 +1,178 @@
+"""A second look at finished fits: what is bad by its own account, and components that would do as well elsewhere, are tried again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from ifujax.inference import status as bits
+from ifujax.inference.declarations import Bounded
+from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.results import FitResult
+from ifujax.lines.line_spectra import line_spectra
+from ifujax.lines.preparation import Prepared
+from ifujax.lines.starts.packing import Named, named_starts, pack_named
+
+if TYPE_CHECKING:
+    from ifujax.lines.chunk import ChunkFitter
+
+_ROUNDS = 3
+_MORE_STARTS = 12
+_UNLIKELY = 3.0
+"""Standard deviations of chi2 above its expectation from which a fit is tried again."""
+_BETTER, _RIVAL = 1e-3, 1.0
+"""By how much chi2 has to fall for another minimum to be taken; within the second it stays a rival of the one left."""
+_DETECTED = 3.0
+_MAD = 1.482602218505602
+
+
+class SecondLook:
+    """Tries fits again. Rows are judged one by one: the result does not depend on what else is in the chunk.
+
+    Parameters
+    ----------
+    fitter : ChunkFitter
+    ready, space, rows
+        What was fitted.
+    """
+
+    def __init__(self, fitter: ChunkFitter, ready: Prepared, space: ParameterSpace, rows: np.ndarray) -> None:
+        self.fitter, self.ready, self.rows = fitter, ready, rows
+        self.wide = space.broadcast(len(rows))
+
+    def __call__(self, result: FitResult) -> FitResult:
+        """Return the fits, each the best that was found."""
+        bad = np.flatnonzero(self._bad(result))
+        if bad.size:
+            found = self.fitter.finder.find(self.ready.residual[bad], self.ready.ivar[bad], _MORE_STARTS, self.rows[bad])
+            result, _ = self._tried(result, bad, named_starts(self.fitter.setup, found))
+        moving = np.arange(len(self.rows)) if len(self.fitter.finder.components) > 1 else np.zeros(0, int)
+        for _ in range(_ROUNDS):
+            moving = moving[result.status[moving] == 0]
+            if not moving.size:
+                break
+            ways = self._moves(result, moving)
+            some = np.isfinite(np.stack([way[self._leader] for way in ways])).any(axis=0)
+            moving, ways = moving[some], [{name: value[some] for name, value in way.items()} for way in ways]
+            if moving.size:
+                result, better = self._tried(result, moving, ways)
+                moving = moving[better]
+        return result
+
+    @property
+    def _leader(self) -> str:
+        return f"{self.fitter.setup.model.names[0]}.velocity"
+
+    def _moves(self, result: FitResult, mine: np.ndarray) -> list[Named]:
+        """Return starts (NaN: none) of some rows in which one component goes elsewhere."""
+        setup, coords = self.fitter.setup, self.fitter.coords
+        model = setup.model
+        params = {name: result.params[name][mine] for name in model.parameter_names}
+        own = line_spectra(model, coords, params, len(coords.width), each=True)
+        left = self.ready.values[mine] - own.sum(axis=1)
+        if model.n_continuum:
+            left = left - result.linear[mine] @ coords.basis
+        velocity, sigma = (
+            np.stack([params[f"{name}.{role}"] for name in model.names], axis=1) for role in ("velocity", "velocity_dispersion")
+        )
+        found = self.fitter.finder.elsewhere(left, own, self.ready.ivar[mine], velocity, sigma)
+        ways: list[Named] = []
+        for k in range(len(found.velocity)):
+            moved = np.isfinite(found.velocity[k])
+            some = moved.any(axis=1)
+            way = {name: np.where(some, value, np.nan) for name, value in params.items()}
+            for i, name in enumerate(model.names):
+                for role, values in (
+                    ("velocity", found.velocity),
+                    ("velocity_dispersion", found.sigma),
+                    (model.strengths[i], found.strength),
+                ):
+                    key = f"{name}.{role}"
+                    way[key] = np.where(moved[:, i], values[k][:, i], way[key])
+            ways.append(way)
+        return ways
+
+    def _tried(self, result: FitResult, mine: np.ndarray, ways: list[Named]) -> tuple[FitResult, np.ndarray]:
+        """Fit some rows from further starts; also return which of them (bool) came out better."""
+        space = jax.tree.map(lambda leaf: leaf[mine], self.wide)
+        obs = self.fitter.observations(_rows_of(self.ready, mine))
+        start = np.concatenate([pack_named(self.fitter.setup, space, way, len(mine)) for way in ways])
+        again = self.fitter.solve(space, obs, start, again=True)
+        before = result.of(mine)
+        fall = np.where(before.status == 0, before.chi2, np.inf) - np.where(again.status == 0, again.chi2, np.inf)
+        better = np.nan_to_num(fall, nan=0.0, posinf=np.inf) > _BETTER
+        rival = (before.status == 0) & (again.status == 0) & (np.abs(fall) < _RIVAL) & self._apart(before, again)
+        bit = np.where(rival, bits.OTHER_MINIMUM.value, 0).astype(np.int32)
+        warn = result.warn.copy()
+        warn[mine] |= bit
+        again = replace(again, warn=again.warn | bit)
+        return replace(result, warn=warn).replaced(mine[better], again.of(better)), better
+
+    @staticmethod
+    def _apart(one: FitResult, other: FitResult) -> np.ndarray:
+        """Whether two fits of the same rows are different solutions: a parameter differs by more than its error."""
+        apart = np.zeros(len(one.chi2), bool)
+        for name, value in one.params.items():
+            with np.errstate(invalid="ignore"):
+                far = np.abs(value - other.params[name]) > np.fmax(one.error[name], other.error[name])
+            apart |= far.reshape(len(far), -1).any(axis=1)
+        return apart
+
+    def _bad(self, result: FitResult) -> np.ndarray:
+        """Whether fits didn't converge, have an unlikely chi2, or a line that is detected at a bound of its velocity."""
+        n_good, dof = result.n_good, np.maximum(result.dof, 1)
+        bad = (result.status & bits.NOT_CONVERGED.value) != 0
+        sound = (result.status == 0) & (result.dof > 0)
+        unlikely = 1.0 + _UNLIKELY * np.sqrt(2.0 / dof)
+        with np.errstate(invalid="ignore"):
+            high = np.flatnonzero(sound & (result.chi2 / dof > unlikely))
+        if high.size:
+            # A wrong variance makes chi2 large as well, but away from the lines too.
+            bad[high] = result.chi2[high] / dof[high] > unlikely[high] * np.maximum(self._scatter(high), 1.0)
+        return bad | (sound & (n_good > 0) & self._at_velocity_bound(result))
+
+    def _scatter(self, mine: np.ndarray) -> np.ndarray:
+        """Squared scatter of the line-free data over their errors."""
+        free = self.fitter.preparation.line_free
+        pulls = (self.ready.residual[mine] * np.sqrt(self.ready.ivar[mine]))[:, : len(free)][:, free]
+        used = self.ready.ivar[mine][:, : len(free)][:, free] > 0
+        if not pulls.shape[1]:
+            return np.ones(len(mine))
+        middle = np.nan_to_num(_median(pulls, used))
+        scatter = _MAD * _median(np.abs(pulls - middle[:, None]), used)
+        return np.where(np.isfinite(scatter), scatter, 1.0) ** 2
+
+    def _at_velocity_bound(self, result: FitResult) -> np.ndarray:
+        setup = self.fitter.setup
+        at_bound = np.zeros(len(self.rows), bool)
+        for component in self.fitter.finder.components:
+            leader = min(component.lines)
+            item, name = setup.lines[leader].kinematics.velocity, setup.model.names[leader]
+            if not isinstance(item, Bounded):
+                continue
+            names = setup.space.structure.element_names
+            if f"{name}.velocity" not in names:
+                continue
+            j = names.index(f"{name}.velocity")
+            value, low, high = result.params[f"{name}.velocity"], self.wide.lower[:, j], self.wide.upper[:, j]
+            seen = np.zeros(len(self.rows), bool)
+            for i in component.lines:
+                flux = f"{setup.model.names[i]}.flux"
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    seen |= np.abs(result.derived[flux] / result.derived_error[flux]) > _DETECTED
+            at_bound |= seen & (high > low) & ((value <= low) | (value >= high))
+        return at_bound
+
+
+def _median(values: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Median of the used values of each row; NaN where there is none."""
+    ordered = np.sort(np.where(used, values, np.nan), axis=1)
+    count, rows = used.sum(axis=1), np.arange(len(values))
+    return 0.5 * (ordered[rows, np.maximum(count - 1, 0) // 2] + ordered[rows, np.minimum(count // 2, values.shape[1] - 1)])
+
+
+def _rows_of(ready: Prepared, mine: np.ndarray) -> Prepared:
+    return replace(ready, **{name: getattr(ready, name)[mine] for name in ("values", "residual", "ivar", "background")})
