@@ -97,6 +97,15 @@ def as_model(model: Any) -> Any:
     return StaticModel(model)
 
 
+def box_of(block: Block) -> tuple[Array, Array]:
+    """Return the limits of the free vector, each (batch, n)."""
+    low, high = jax.vmap(lambda space: tuple(map(tuple, space.box())))(block.space)
+    if not low:
+        empty = jnp.zeros((block.values.shape[0], 0), block.values.dtype)
+        return empty, empty
+    return jnp.stack(low, axis=1), jnp.stack(high, axis=1)
+
+
 def batched(function: Callable[..., Any], block: Block) -> Callable[..., Any]:
     """Return `function(space, xs, coords)`, written for one row, as a function of a tuple of (batch,) arrays."""
     leaves, tree = jax.tree.flatten(block.coords)

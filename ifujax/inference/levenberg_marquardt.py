@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ifujax.inference.cholesky import solve_spd
-from ifujax.inference.evaluation import Block, Evaluation, evaluate, n_linear
+from ifujax.inference.evaluation import Block, Evaluation, box_of, evaluate, n_linear
 from ifujax.inference.options import Options
 
 RUNNING, CONVERGED, FAILED, STUCK = 0, 1, 2, 3
@@ -50,15 +50,6 @@ class State:
     growth: Array
     n_iter: Array
     phase: Array
-
-
-def box_of(block: Block) -> tuple[Array, Array]:
-    """Return the limits of the free vector, each (batch, n)."""
-    low, high = jax.vmap(lambda space: tuple(map(tuple, space.box())))(block.space)
-    if not low:
-        empty = jnp.zeros((block.values.shape[0], 0), block.values.dtype)
-        return empty, empty
-    return jnp.stack(low, axis=1), jnp.stack(high, axis=1)
 
 
 def advance(model: Any, options: Options, block: Block, state: State, n_steps: Array) -> State:

@@ -12,8 +12,8 @@ _CUTS = ((3, 30.0, 8), (6, 12.0, 4), (9, 4.0, 3), (14, 1.0, 2))
 """From how many iterations on a start must be how close to the lowest (in chi2 per degree of freedom), among how many."""
 _MOST_LEADERS = 4
 _ALIKE, _SLACK, _FAR = 0.2, 0.05, 10.0
-"""A start follows another if its chi2 is higher by what the other's parabola says of its distance: to within this share of it, and
-this much more; for parabolas up to the last."""
+"""A start follows another if its chi2 is higher by what the other's parabola says of its distance: to within this share of
+it, and this much more; for parabolas up to the last."""
 _LEAST_REDUCED = 1e-2
 
 

@@ -242,7 +242,7 @@ class Runner:
         with jax.enable_x64(True):
             sides = jax.tree.map(np.transpose, self.wide).box()
         low, high = (np.stack([np.asarray(side) for side in each], axis=1).astype(self.dtype) for each in sides)
-        return np.asarray(((x <= low) | (x >= high)).any(axis=1))
+        return np.asarray((((x <= low) | (x >= high)) & (low < high)).any(axis=1))
 
 
 def _cast_array(dtype: np.dtype, leaf: Any) -> Any:

@@ -23,6 +23,7 @@ from ifujax.inference.evaluation import (
     Linearised,
     add_priors,
     batched,
+    box_of,
     columns_of,
     gram,
     linearise,
@@ -86,6 +87,8 @@ def finish(model: Any, options: Options, derived: Derived | None, block: Block, 
     at = linearise(model, options, block, x)
     chi2, pixel_weight = loss(at.residual, block.root_weight, options)
     columns, design, _ = reweighted(at, pixel_weight)
+    low, high = box_of(block)
+    columns = [jnp.where((low < high)[:, j, None], column, 0.0) for j, column in enumerate(columns)]  # what is held isn't felt
     # In units of the noise the coefficients of the linear block are of order one, whatever the data's unit is.
     unit = unit_of(block.root_weight)
     everything = columns + [column / unit for column in design]

@@ -26,6 +26,7 @@ from ifujax.lines.setup import Setup, prepare
 from ifujax.lines.starts.declared import declared_start, moment_start, trivial_start
 from ifujax.lines.starts.packing import Named, named_starts, narrowed, pack_named, scaled_space, starts_of
 from ifujax.lines.starts.search import StartFinder, Starts
+from ifujax.lines.starts.unseen import held, unseen_at_start
 from ifujax.models.emission import COORDS_AXES
 
 Progress = Callable[[str, int, int], None]
@@ -53,7 +54,8 @@ class ChunkResult:
 
     `solution` (n, parameters) in the order of the model's `parameter_names`; `values` and `errors`
     (n, lines, quantities); `linear` (n, K) continuum coefficients; `fitted` (n, bytes) packed bits of the pixels
-    that had a weight; `draws` (n, realisations, lines, quantities) of Monte Carlo runs, else none.
+    that had a weight; `unseen` (n, lines) lines that the data say nothing about, which were held; `draws`
+    (n, realisations, lines, quantities) of Monte Carlo runs, else none.
     """
 
     solution: np.ndarray
@@ -67,6 +69,7 @@ class ChunkResult:
     n_iter: np.ndarray
     noise: np.ndarray
     fitted: np.ndarray
+    unseen: np.ndarray
     draws: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -168,6 +171,7 @@ class ChunkFitter:
         ways = self._ways(found, ready, guess)
         if guess is not None:
             space = narrowed(space, guess.lower, guess.upper, len(rows))
+        space, unseen = self._without_unseen(space, ready, found)
         obs = self.observations(ready)
         if self.config.fit.fixed:
             result = self._evaluate(space, obs, ways[0], self.derived)
@@ -175,8 +179,8 @@ class ChunkFitter:
             start = np.concatenate([pack_named(self.setup, space, way, len(rows)) for way in ways])
             result = self.solve(space, obs, start, progress)
             if guess is None or guess.search:
-                result = self._looked_again(result, ready, space, rows)
-        chunk = self._concluded(self._collect(result, ready), ready, space)
+                result, space, unseen = self._looked_again(result, ready, space, unseen, rows)
+        chunk = self._concluded(self._collect(result, ready, unseen), ready, space)
         if self.config.fit.monte_carlo and not self.config.fit.fixed:
             chunk = self._monte_carlo(chunk, result, ready, space, obs, rows)
         return chunk
@@ -205,8 +209,16 @@ class ChunkFitter:
             blocks_for=_LARGE_BATCH if again else 1,
         )
 
-    def _looked_again(self, result: FitResult, ready: Prepared, space: ParameterSpace, rows: np.ndarray) -> FitResult:
-        return SecondLook(self, ready, space, rows)(result)
+    def _without_unseen(self, space: ParameterSpace, ready: Prepared, found: Starts) -> tuple[ParameterSpace, np.ndarray]:
+        """Hold lines that the data say nothing about; also return which (n, lines)."""
+        unseen = unseen_at_start(self.finder, ready.ivar, found)
+        return held(self.setup, space, unseen), unseen
+
+    def _looked_again(
+        self, result: FitResult, ready: Prepared, space: ParameterSpace, unseen: np.ndarray, rows: np.ndarray
+    ) -> tuple[FitResult, ParameterSpace, np.ndarray]:
+        """Try fits again; also return what they were fitted with in the end."""
+        return SecondLook(self, ready, space, unseen, rows)(result)
 
     def without_draws(self) -> ChunkFitter:
         """Return a fitter of the same spaxels that makes no Monte Carlo draws: for passes that are not the last."""
@@ -214,10 +226,14 @@ class ChunkFitter:
         other.config = replace(self.config, fit=replace(self.config.fit, monte_carlo=0))
         return other
 
-    def evaluate(self, rows: np.ndarray, solution: np.ndarray, derived: Derived) -> FitResult:
-        """Return what `derived` says of stored solutions (n, parameters), with errors from the curvature there."""
+    def evaluate(self, rows: np.ndarray, solution: np.ndarray, unseen: np.ndarray, derived: Derived) -> FitResult:
+        """Return what `derived` says of stored solutions (n, parameters), with errors from the curvature there.
+
+        Lines that were `unseen` (n, lines) are held, as they were in the fit.
+        """
         ready = self.preparation(rows)
         space = scaled_space(self.setup, self.finder.find(ready.residual, ready.ivar, 1, rows), ready.ivar)
+        space = held(self.setup, space, unseen)
         way = dict(zip(self.setup.model.parameter_names, solution.T))
         return self._evaluate(space, self.observations(ready), way, derived)
 
@@ -259,7 +275,7 @@ class ChunkFitter:
             *({name: np.where(none, value, np.nan) for name, value in way.items()} for way in ways),
         ]
 
-    def _collect(self, fit: FitResult, ready: Prepared) -> ChunkResult:
+    def _collect(self, fit: FitResult, ready: Prepared, unseen: np.ndarray) -> ChunkResult:
         model, options = self.setup.model, self.config.fit
         n, lines = len(fit.chi2), model.names
         status = np.where(ready.constant, bits.CONSTANT_DATA.value, fit.status)
@@ -295,6 +311,7 @@ class ChunkFitter:
             n_iter=fit.n_iter.astype(np.int32),
             noise=ready.noise,
             fitted=np.packbits(ready.ivar[:, : self.cube.shape[0]] > 0, axis=1),
+            unseen=unseen,
             draws=np.zeros((n, 0, len(lines), len(self.quantities))),
         )
 
@@ -326,7 +343,7 @@ class ChunkFitter:
                 precision=self.precision,
                 devices=self.devices,
             )
-            drawn = self._concluded(self._collect(again, ready), self._redrawn(ready, noisy), space)
+            drawn = self._concluded(self._collect(again, ready, chunk.unseen), self._redrawn(ready, noisy), space)
             draws[:, k] = np.where(sound[:, None, None], drawn.values, np.nan)
         count = np.isfinite(draws).sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -32,6 +32,7 @@ class Collection:
             n_iter=np.zeros(n, np.int32),
             noise=np.full(n, np.nan),
             fitted=np.zeros((n, -(-fitter.cube.shape[0] // 8)), np.uint8),
+            unseen=np.zeros((n, n_lines), bool),
             draws=np.full((n, draws, n_lines, n_quantities), np.nan) if draws else np.zeros((n, 0, n_lines, n_quantities)),
         )
 

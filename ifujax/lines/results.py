@@ -269,7 +269,7 @@ class CubeFit:
         for first in range(0, len(rows), _ROWS_AT_ONCE):
             mine = rows[first : first + _ROWS_AT_ONCE]
             solution = np.where((self.found.status[mine] == 0)[:, None], self.found.solution[mine], np.nan)
-            result = self.fitter.evaluate(mine, solution, derived)
+            result = self.fitter.evaluate(mine, solution, self.found.unseen[mine], derived)
             parts.append(
                 (result.derived, {name: error * self._error_scale[mine] for name, error in result.derived_error.items()})
             )

@@ -1,7 +1,8 @@
-"""A second look at finished fits: what is bad by its own account, and components that would do as well elsewhere, are tried again."""
+"""A second look at finished fits: those that are bad by their own account, and components that may as well be elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from ifujax.inference.results import FitResult
 from ifujax.lines.line_spectra import line_spectra
 from ifujax.lines.preparation import Prepared
 from ifujax.lines.starts.packing import Named, named_starts, pack_named
+from ifujax.lines.starts.unseen import held, unseen_at_end
 
 if TYPE_CHECKING:
     from ifujax.lines.chunk import ChunkFitter
@@ -35,16 +37,36 @@ class SecondLook:
     Parameters
     ----------
     fitter : ChunkFitter
-    ready, space, rows
-        What was fitted.
+    ready, space, unseen, rows
+        What was fitted, and which of its lines (n, lines) were held.
     """
 
-    def __init__(self, fitter: ChunkFitter, ready: Prepared, space: ParameterSpace, rows: np.ndarray) -> None:
-        self.fitter, self.ready, self.rows = fitter, ready, rows
+    def __init__(self, fitter: ChunkFitter, ready: Prepared, space: ParameterSpace, unseen: np.ndarray, rows: np.ndarray) -> None:
+        self.fitter, self.ready, self.unseen, self.rows = fitter, ready, unseen, rows
         self.wide = space.broadcast(len(rows))
 
-    def __call__(self, result: FitResult) -> FitResult:
-        """Return the fits, each the best that was found."""
+    def __call__(self, result: FitResult) -> tuple[FitResult, ParameterSpace, np.ndarray]:
+        """Return the fits, each the best that was found, the space that they were made in, and which lines were held."""
+        result = self._without_runaways(self._improved(self._without_runaways(result)))
+        return result, self.wide, self.unseen
+
+    def _without_runaways(self, result: FitResult) -> FitResult:
+        """Fit again without the lines that went where the data say nothing about them."""
+        model = self.fitter.setup.model
+        velocity, sigma = (
+            np.stack([result.params[f"{name}.{role}"] for name in model.names], axis=1)
+            for role in ("velocity", "velocity_dispersion")
+        )
+        lost = unseen_at_end(self.fitter.finder, self.ready.ivar, velocity, sigma) & ~self.unseen
+        mine = np.flatnonzero(lost.any(axis=1))
+        if not mine.size:
+            return result
+        self.unseen = self.unseen | lost
+        self.wide = held(self.fitter.setup, self.wide, self.unseen)
+        way = {name: result.params[name][mine] for name in model.parameter_names}
+        return result.replaced(mine, self._fit(mine, [way]))
+
+    def _improved(self, result: FitResult) -> FitResult:
         bad = np.flatnonzero(self._bad(result))
         if bad.size:
             found = self.fitter.finder.find(self.ready.residual[bad], self.ready.ivar[bad], _MORE_STARTS, self.rows[bad])
@@ -95,12 +117,9 @@ class SecondLook:
             ways.append(way)
         return ways
 
-    def _tried(self, result: FitResult, mine: np.ndarray, ways: list[Named]) -> tuple[FitResult, np.ndarray]:
+    def _tried(self, result: FitResult, mine: np.ndarray, ways: Sequence[Named]) -> tuple[FitResult, np.ndarray]:
         """Fit some rows from further starts; also return which of them (bool) came out better."""
-        space = jax.tree.map(lambda leaf: leaf[mine], self.wide)
-        obs = self.fitter.observations(_rows_of(self.ready, mine))
-        start = np.concatenate([pack_named(self.fitter.setup, space, way, len(mine)) for way in ways])
-        again = self.fitter.solve(space, obs, start, again=True)
+        again = self._fit(mine, ways)
         before = result.of(mine)
         fall = np.where(before.status == 0, before.chi2, np.inf) - np.where(again.status == 0, again.chi2, np.inf)
         better = np.nan_to_num(fall, nan=0.0, posinf=np.inf) > _BETTER
@@ -110,6 +129,12 @@ class SecondLook:
         warn[mine] |= bit
         again = replace(again, warn=again.warn | bit)
         return replace(result, warn=warn).replaced(mine[better], again.of(better)), better
+
+    def _fit(self, mine: np.ndarray, ways: Sequence[Named]) -> FitResult:
+        space = jax.tree.map(lambda leaf: leaf[mine], self.wide)
+        obs = self.fitter.observations(_rows_of(self.ready, mine))
+        start = np.concatenate([pack_named(self.fitter.setup, space, way, len(mine)) for way in ways])
+        return self.fitter.solve(space, obs, start, again=True)
 
     @staticmethod
     def _apart(one: FitResult, other: FitResult) -> np.ndarray:

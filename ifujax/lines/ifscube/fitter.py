@@ -93,8 +93,13 @@ class CompatFitter(ChunkFitter):
         way = {name: np.full(len(ready.ivar), value) for name, value in self.guess.items()}
         return [way | {name: np.where(np.isfinite(value), value, way[name]) for name, value in given.items()}]
 
-    def _looked_again(self, result: FitResult, ready: Prepared, space: ParameterSpace, rows: np.ndarray) -> FitResult:
-        return result
+    def _without_unseen(self, space: ParameterSpace, ready: Prepared, found: Starts) -> tuple[ParameterSpace, np.ndarray]:
+        return space, np.zeros((len(ready.ivar), len(self.setup.lines)), bool)
+
+    def _looked_again(
+        self, result: FitResult, ready: Prepared, space: ParameterSpace, unseen: np.ndarray, rows: np.ndarray
+    ) -> tuple[FitResult, ParameterSpace, np.ndarray]:
+        return result, space, unseen
 
     def _redrawn(self, ready: Prepared, noisy: np.ndarray) -> Prepared:
         ready = cast(CompatPrepared, ready)

@@ -6,6 +6,7 @@ In float32, with a ridge: a start needs no more, and lines that can't be told ap
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
@@ -77,13 +78,13 @@ def joint(
     strength = _dense(gram, rhs, low, high)
     gain = 2 * (strength * rhs).sum(axis=1) - np.einsum("na,nab,nb->n", strength, gram, strength)
     ends = np.cumsum([0, *(len(component.lines) for component in components)])
-    each = [strength[:, a:b] for a, b in zip(ends, ends[1:])]
+    each = [strength[:, a:b] for a, b in pairwise(ends)]
     model = np.stack([np.einsum("nk,nkp->np", own, column) for own, column in zip(each, columns)], axis=1)
     return gain, each, model
 
 
 def crossed(
-    components: list[Component], peaks: list[np.ndarray], spectra_weighted: np.ndarray, w: np.ndarray
+    components: list[Component], peaks: list[np.ndarray], weighted: np.ndarray, w: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the gain of every way of choosing one of several places for each component.
 
@@ -91,7 +92,7 @@ def crossed(
     ----------
     peaks : list of int array (n, places)
         Grid points of each component.
-    spectra_weighted, w : array (n, n_pix)
+    weighted, w : array (n, n_pix)
         Data times weights, and weights.
 
     Returns
@@ -105,7 +106,7 @@ def crossed(
         [component.templates[own].reshape(len(w), -1, w.shape[1]) for component, own in zip(components, peaks)], axis=1
     )
     gram = (templates * w[:, None]) @ np.swapaxes(templates, 1, 2)
-    rhs = (templates @ spectra_weighted[:, :, None])[:, :, 0]
+    rhs = (templates @ weighted[:, :, None])[:, :, 0]
     counts = [own.shape[1] for own in peaks]
     first = np.cumsum([0, *(count * size for count, size in zip(counts, sizes))])
     ways = np.stack([axis.ravel() for axis in np.meshgrid(*(np.arange(count) for count in counts), indexing="ij")], axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def _component(setup: Setup, group: list[int], pixel_velocity: np.ndarray, width
             shape, whole[k] = shape * peak[:, None], whole[k] * peak**2
         # Far wings would be denormal numbers, which cost tens of times more than zeros.
         templates[:, k] = np.where(shape > 1e-6 * shape.max(axis=1, keepdims=True), shape, 0.0)
-    spans = tuple(_span(templates[:, k].any(axis=0)) for k in range(len(group)))
+    spans = tuple(_span(np.any(templates[:, k], axis=0)) for k in range(len(group)))
     flat = tuple(np.ascontiguousarray(templates[:, k, span].T) for k, span in enumerate(spans))
     norm = [(own**2).sum(axis=0) for own in flat]
     products = {}
@@ -123,7 +124,7 @@ def _component(setup: Setup, group: list[int], pixel_velocity: np.ndarray, width
     return Component(tuple(group), velocity, sigma, observed, templates, spans, flat, products, clusters, whole, signs)
 
 
-def _span(touched: np.ndarray) -> slice:
+def _span(touched: Any) -> slice:
     where = np.flatnonzero(touched)
     return slice(int(where[0]), int(where[-1]) + 1) if where.size else slice(0, 1)
 
@@ -147,8 +148,8 @@ def _range(item: object, guess: float, least: float, most: float) -> tuple[float
 def _grid(setup: Setup, group: list[int], pixel_velocity: np.ndarray, instrumental: float) -> tuple[np.ndarray, np.ndarray]:
     """Return grid velocities and dispersions, km/s: widths in steps of 1.6, velocities 0.8 observed widths apart.
 
-    They fill the bounds, whatever the guess is; bounds that are wider than `_FAR_VELOCITY` on either side of it, or allow more than
-    `_BROAD`, are not searched further.
+    They fill the bounds, whatever the guess is; bounds that are wider than `_FAR_VELOCITY` on either side of it, or allow
+    more than `_BROAD`, are not searched further.
     """
     first = min(group)
     kinematics = setup.lines[first].kinematics

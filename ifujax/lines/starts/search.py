@@ -40,11 +40,15 @@ _BLENDED = 0.25
 
 @dataclass(frozen=True)
 class Starts:
-    """`velocity`, `sigma`, `strength`: (starts, n, lines); NaN where a spectrum has no further start."""
+    """`velocity`, `sigma`, `strength`: (starts, n, lines); NaN where a spectrum has no further start.
+
+    `gain` (n, components), where it is known: by how much each component of the first start lowers chi2.
+    """
 
     velocity: np.ndarray
     sigma: np.ndarray
     strength: np.ndarray
+    gain: np.ndarray | None = None
 
 
 class StartFinder:
@@ -63,6 +67,9 @@ class StartFinder:
         self.setup = setup
         self.components = components_of(setup, pixel_velocity, width)
         self.pairs = overlapping(setup, self.components)
+        reached = [component.templates.any(axis=(0, 1)) for component in self.components]
+        self.inside = np.any(reached, axis=0)
+        self.truncated = bool(self.inside[0] or self.inside[width > 0][-1])
 
     def find(self, residual: np.ndarray, ivar: np.ndarray, n_starts: int, seed_rows: np.ndarray) -> Starts:
         """Return starts for continuum-subtracted spectra.
@@ -82,15 +89,17 @@ class StartFinder:
         ranked = extra - extra // 4
         count = 1 + max(ranked, SHARED_RIVALS if self.pairs else RIVALS * len(self.components))
         found = np.full((3, count, len(residual), len(self.setup.lines)), np.nan)
+        gain = np.empty((len(residual), len(self.components)))
         for first in range(0, len(residual), _ROWS_AT_ONCE):
             part = slice(first, first + _ROWS_AT_ONCE)
-            self._place(_Spectra.of(residual[part], ivar[part], self.components), 1 + ranked, found[:, :, part])
+            spectra = _Spectra.of(residual[part], ivar[part], self.components)
+            gain[part] = self._place(spectra, 1 + ranked, found[:, :, part])
         ways = [Starts(*found)]
         if extra // 4:
             ways.append(self._random(ways[0], extra // 4, seed_rows))
         every = (np.concatenate([getattr(way, name) for way in ways]) for name in ("velocity", "sigma", "strength"))
         velocity, sigma, strength = every
-        return Starts(velocity, sigma, _rounded(strength))
+        return Starts(velocity, sigma, _rounded(strength), gain)
 
     def beside(self, left: np.ndarray, ivar: np.ndarray, groups: Sequence[int], count: int) -> Starts:
         """Place some components in what the others leave: the first at each of its `count` best places, the rest at their best.
@@ -161,13 +170,43 @@ class StartFinder:
                     _write(target, [component], place[:, None], [strengths[:, rows, place].T], spectra.scale, known)
         return Starts(found[0], found[1], _rounded(found[2]))
 
-    def _place(self, spectra: _Spectra, least: int, found: np.ndarray) -> None:
-        """Write the best placement of each spectrum, its next best up to `least`, and further rivals, into `found`."""
+    def share(self, ivar: np.ndarray, velocity: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """Return the share (n, lines) of the information on each line's strength that usable pixels hold.
+
+        Parameters
+        ----------
+        ivar : array (n, n_pix)
+            Inverse variance, 0 = masked; their median stands for that of pixels that are missing.
+        velocity, sigma : array (n, lines)
+            Where each line is, km/s; NaN counts as seen in full.
+        """
+        found = np.ones(velocity.shape)
+        used = ivar > 0
+        typical = np.array([np.median(row[good]) if good.any() else 1.0 for row, good in zip(ivar, used)])
+        gaps = np.flatnonzero((ivar < 0.1 * typical[:, None])[:, self.inside].any(axis=1) | self.truncated)
+        weight = np.minimum(ivar[gaps] / typical[gaps, None], 10.0).astype(np.float32)
+        for component in self.components:
+            lines = list(component.lines)
+            v, s = velocity[gaps][:, lines[0]], sigma[gaps][:, lines[0]]
+            known = np.isfinite(v) & np.isfinite(s)
+            place = _nearest(component, np.where(known, v, 0.0), np.where(known, s, 100.0))
+            for k, i in enumerate(lines):
+                span = component.spans[k]
+                own = component.templates[place, k, span]
+                share = np.einsum("np,np,np->n", weight[:, span], own, own) / component.whole[k, place]
+                found[gaps, i] = np.where(known, share, 1.0)
+        return found
+
+    def _place(self, spectra: _Spectra, least: int, found: np.ndarray) -> np.ndarray:
+        """Write the best placement of each spectrum, its next best up to `least`, and further rivals, into `found`.
+
+        Return by how much each component of the best lowers chi2 (n, components).
+        """
         components, rows = self.components, np.arange(len(spectra.y))
         alone = [spectra.score(c, spectra.y)[0] for c in range(len(components))]
         pool = self._ends(spectra, alone)
         settled = len(pool)
-        for pair, share in product([*self.pairs, *(pair[::-1] for pair in self.pairs)], SHARES):
+        for pair, share in product([*self.pairs, *((b, a) for a, b in self.pairs)], SHARES):
             places = pool[0].copy()
             places[:, pair] = shared(components, np.argmax(alone[pair[0]], axis=1), pair, share)
             pool.append(places)
@@ -177,8 +216,10 @@ class StartFinder:
         known = [np.all([(places != other).any(axis=1) for other in pool[:k]], axis=0) for k, places in enumerate(pool)]
         known[0] = np.ones(len(rows), bool)
         _, _, model = joint(components, best, spectra.weighted, spectra.w)
+        left = spectra.y - model.sum(axis=1)
+        own_gain = np.stack([(spectra.w * part * (2 * left + part)).sum(axis=1) for part in np.moveaxis(model, 1, 0)], axis=1)
         for c, component in enumerate(components):
-            gain, _ = spectra.score(c, spectra.y - model.sum(axis=1) + model[:, c])
+            gain, _ = spectra.score(c, left + model[:, c])
             reach = np.where(spectra.blended(c, best[:, c]), _BLENDED_APART, _APART)
             gain[component.near(best[:, c], reach)] = -np.inf
             for place, there in _peaks(component, gain, found.shape[1] - 1, reach):
@@ -202,10 +243,12 @@ class StartFinder:
                 kept &= own > top - margin
             strengths = [np.stack(each)[chosen, rows] for each in zip(*(strength for _, strength in solved))]
             _write(found[:, k], components, np.stack(pool)[chosen, rows], strengths, spectra.scale, kept)
+        return own_gain
 
     def _ends(self, spectra: _Spectra, alone: list[np.ndarray]) -> list[np.ndarray]:
-        """Return where components come to rest, (n, components) grid points, from the best ways of giving each one of its own peaks,
-        and from each component in turn being the first to be placed.
+        """Return where components come to rest, (n, components) grid points.
+
+        They begin at the best ways of giving each one of its own peaks, and with each in turn as the first to be placed.
 
         `alone` are the gains (n, grid) of each component by itself.
         """
@@ -264,14 +307,14 @@ class StartFinder:
 
 @dataclass(frozen=True)
 class _Spectra:
-    """Some spectra under the matched filter, in float32, which suffices for a start: a row scale keeps raw fluxes in its range."""
+    """Some spectra under the matched filter, in float32, which suffices for a start: scaled, for raw fluxes leave its range."""
 
     components: list[Component]
     y: np.ndarray
     w: np.ndarray
     weighted: np.ndarray
     scale: np.ndarray
-    power: list[Pairs]
+    power: Sequence[Pairs]
 
     @classmethod
     def of(cls, residual: np.ndarray, ivar: np.ndarray, components: list[Component]) -> _Spectra:
@@ -281,7 +324,7 @@ class _Spectra:
 
     def of_rows(self, rows: np.ndarray) -> _Spectra:
         """Return some of the spectra."""
-        power = [{pair: own[rows] for pair, own in each.items()} for each in self.power]
+        power: list[Pairs] = [{pair: own[rows] for pair, own in each.items()} for each in self.power]
         return _Spectra(self.components, self.y[rows], self.w[rows], self.weighted[rows], self.scale[rows], power)
 
     def score(self, c: int, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
