@@ -196,15 +196,18 @@ class Linearised:
     free: Array
 
 
-def linearise(model: Any, options: Options, block: Block, x: Array) -> Linearised:
-    """Solve the linear block at `x` (batch, n), and differentiate the model there."""
+def linearise(model: Any, options: Options, block: Block, x: Array, *, slopes: bool = True) -> Linearised:
+    """Solve the linear block at `x` (batch, n), and differentiate the model there, unless no `slopes` are wanted."""
+    columns: list[Array] = []
     xs = tuple(x[:, j] for j in range(x.shape[1]))
     weight = block.root_weight
     if options.linear == "keep":
         predict = batched(lambda space, xs, coords: model(space.unpack(xs), coords), block)
         residual = (block.values - predict(xs)) * weight
         empty = jnp.zeros((x.shape[0], 0), x.dtype)
-        return Linearised(residual, [column * weight for column in columns_of(predict, xs)], [], empty, empty)
+        if slopes:
+            columns = [column * weight for column in columns_of(predict, xs)]
+        return Linearised(residual, columns, [], empty, empty)
     parts = batched(lambda space, xs, coords: design_columns(model, space.unpack(xs), coords), block)
     design, offset = parts(xs)
     whitened = [column * weight for column in design]
@@ -222,7 +225,9 @@ def linearise(model: Any, options: Options, block: Block, x: Array) -> Linearise
             offset = offset + linear[:, k, None] * column
         return offset
 
-    return Linearised(residual, [column * weight for column in columns_of(predict_at, xs)], whitened, linear, free)
+    if slopes:
+        columns = [column * weight for column in columns_of(predict_at, xs)]
+    return Linearised(residual, columns, whitened, linear, free)
 
 
 def evaluate(model: Any, options: Options, block: Block, x: Array) -> Evaluation:

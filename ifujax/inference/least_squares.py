@@ -80,8 +80,8 @@ def fit_batch(
     runner = Runner(model, space, obs, options, derived, precision, choose_devices(devices), blocks_for)
     which, row = np.nonzero(np.all(np.isfinite(rows_of_start), axis=2))
     ends = runner.solve(row, rows_of_start[which, row], progress, race=race)
-    best, other = lowest_ends(ends, which, row, (n_starts, batch))
-    return runner.finish(best, other)
+    best, gap = lowest_ends(ends, which, row, (n_starts, batch))
+    return runner.finish(best, gap)
 
 
 def evaluate_batch(
@@ -109,4 +109,4 @@ def evaluate_batch(
     runner = Runner(model, space, obs, options, derived, precision, choose_devices(devices))
     known = np.isfinite(rows).all(axis=1)
     best = {"x": rows, "phase": np.where(known, CONVERGED, FAILED), "n_iter": np.zeros(obs.batch, np.int32)}
-    return runner.finish(best, np.zeros(obs.batch, bool))
+    return runner.finish(best, np.full(obs.batch, np.inf))

@@ -8,7 +8,7 @@ from ifujax.inference.levenberg_marquardt import RUNNING, State
 
 BEHIND = 4
 """Phase of a start that was given up."""
-_CUTS = ((3, 30.0, 8), (6, 12.0, 4), (9, 4.0, 3), (14, 1.0, 2))
+_CUTS = ((3, 30.0, 8), (6, 12.0, 4), (9, 4.0, 3))
 """From how many iterations on a start must be how close to the lowest (in chi2 per degree of freedom), among how many."""
 _MOST_LEADERS = 4
 _ALIKE, _SLACK, _FAR = 0.2, 0.05, 10.0

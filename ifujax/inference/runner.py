@@ -21,6 +21,7 @@ from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.race import BEHIND, give_up
 from ifujax.inference.results import FitResult
+from ifujax.inference.starts import RIVAL, UNSURE
 from ifujax.inference.uncertainty import Derived, finish, user_covariance
 
 Progress = Callable[[str, int, int], None]
@@ -79,7 +80,7 @@ class Runner:
         In a `race` the starts of a fit that fall behind are given up on the way.
         """
         count = len(x)
-        size = self._block_size(count)
+        size = self.block_size(count)
         x = self._to_box(rows, x)
         state = _fresh(x, self.dtype)
         self._compile(size, state)
@@ -163,7 +164,7 @@ class Runner:
                     model = self.models[precision]
                     jax.block_until_ready(_iterate(model, self.options, self.block(none, precision), start, np.int32(0)))
                 else:
-                    few = np.zeros(self._block_size(self.obs.batch), int)
+                    few = np.zeros(self.block_size(self.obs.batch), int)
                     start_x = np.zeros((len(few), state.x.shape[1]), dtype)
                     block = self.block(few, precision)
                     jax.block_until_ready(_finish(self.models[precision], self.options, self.derived, block, start_x))
@@ -172,7 +173,8 @@ class Runner:
             list(pool.map(work, jobs))
         _COMPILED.update((key, job) for job in jobs)
 
-    def _block_size(self, count: int) -> int:
+    def block_size(self, count: int) -> int:
+        """Return how many fits go into one block of a batch of `count`."""
         return block_size(max(count, self.blocks_for), self.devices[0].platform, self.obs.n_pix)
 
     def _to_box(self, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -182,10 +184,10 @@ class Runner:
             moved = jax.vmap(inside_line)(jax.tree.map(lambda leaf: leaf[rows], self.wide), x)
         return np.array(moved)
 
-    def finish(self, best: dict[str, np.ndarray], other: np.ndarray) -> FitResult:
-        """Values, errors and bits of every row at its best end."""
+    def finish(self, best: dict[str, np.ndarray], gap: np.ndarray) -> FitResult:
+        """Values, errors and bits of every row at its best end; the next minimum is `gap` (batch,) higher."""
         batch = self.obs.batch
-        size = self._block_size(batch)
+        size = self.block_size(batch)
         start = np.where(np.isfinite(best["x"]), best["x"], 0).astype(self.dtype)
 
         def task(rows: np.ndarray, device: Any) -> Any:
@@ -205,7 +207,8 @@ class Runner:
         status |= np.where((status == 0) & ~np.isfinite(end["chi2"]), bits.NOT_FINITE.value, 0).astype(np.int32)
         warn = np.where(self._at_bound(best["x"]), bits.AT_BOUND.value, 0)
         warn |= np.where(end["unconstrained"] > 0, bits.UNCONSTRAINED.value, 0)
-        warn |= np.where(other, bits.OTHER_MINIMUM.value, 0)
+        warn |= np.where(gap < RIVAL, bits.OTHER_MINIMUM.value, 0)
+        warn |= np.where(gap < UNSURE, bits.ERRORS_NOT_TRUSTED.value, 0)
         lost = status != 0
         warn = np.where(lost, 0, warn).astype(np.int32)
 

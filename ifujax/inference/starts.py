@@ -13,8 +13,10 @@ from ifujax.errors import UsageError, unknown
 from ifujax.inference.levenberg_marquardt import CONVERGED, FAILED, RUNNING
 from ifujax.inference.parameters import ParameterSpace
 
-_SAME, _RIVAL = 1e-3, 1.0
-"""Ends whose chi2 agree to the first are one minimum; within the second, a rival to the lowest."""
+_SAME = 1e-3
+"""Ends whose chi2 agree to this are one minimum."""
+RIVAL, UNSURE = 1.0, 4.0
+"""How far above the lowest another minimum is a rival to it, and makes errors unsure: as high as 95 % intervals reach."""
 
 
 def pack_starts(space: ParameterSpace, start: Mapping[str, Any] | Any, batch: int) -> np.ndarray:
@@ -80,8 +82,8 @@ def lowest_ends(
     -------
     best : dict
         The same for each fit; FAILED, with NaN, where there was no start.
-    other : array (batch,) of bool
-        Whether another start converged to a different minimum nearly as low.
+    gap : array (batch,)
+        How much higher the next minimum is that another start converged to; infinite where there is none.
     """
     chi2, rank, index = np.full(shape, np.inf), np.full(shape, 3), np.zeros(shape, int)
     chi2[which, row] = np.where(np.isfinite(ends["chi2"]), ends["chi2"], np.inf)
@@ -97,5 +99,5 @@ def lowest_ends(
     best["x"][without] = np.nan
     with np.errstate(invalid="ignore"):
         above = chi2 - chi2[winner, fits][None]
-        other = ((rank == 0) & (above > _SAME) & (above < _RIVAL)).any(axis=0)
-    return best, other
+        gap = np.where((rank == 0) & (above > _SAME), above, np.inf).min(axis=0, initial=np.inf)
+    return best, gap

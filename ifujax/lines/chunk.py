@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from ifujax.data.cube import Cube
@@ -14,6 +15,7 @@ from ifujax.inference import status as bits
 from ifujax.inference.least_squares import evaluate_batch, fit_batch
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import Options
+from ifujax.inference.parabola import errors_hold
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
 from ifujax.inference.uncertainty import Derived
@@ -27,6 +29,7 @@ from ifujax.lines.starts.declared import declared_start, moment_start, trivial_s
 from ifujax.lines.starts.packing import Named, named_starts, narrowed, pack_named, scaled_space, starts_of
 from ifujax.lines.starts.search import StartFinder, Starts
 from ifujax.lines.starts.unseen import held, unseen_at_start
+from ifujax.lines.trust import fragile
 from ifujax.models.emission import COORDS_AXES
 
 Progress = Callable[[str, int, int], None]
@@ -180,6 +183,7 @@ class ChunkFitter:
             result = self.solve(space, obs, start, progress)
             if guess is None or guess.search:
                 result, space, unseen = self._looked_again(result, ready, space, unseen, rows)
+        result = self._trusted(result, space, obs)
         chunk = self._concluded(self._collect(result, ready, unseen), ready, space)
         if self.config.fit.monte_carlo and not self.config.fit.fixed:
             chunk = self._monte_carlo(chunk, result, ready, space, obs, rows)
@@ -219,6 +223,26 @@ class ChunkFitter:
     ) -> tuple[FitResult, ParameterSpace, np.ndarray]:
         """Try fits again; also return what they were fitted with in the end."""
         return SecondLook(self, ready, space, unseen, rows)(result)
+
+    def _trusted(self, result: FitResult, space: ParameterSpace, obs: Observations) -> FitResult:
+        """Say where the errors of fits are not to be trusted."""
+        finder = self.finder
+        rows = np.flatnonzero(fragile(self.setup, finder.components, bool(finder.pairs), result))
+        if not rows.size or self.config.fit.fixed:
+            return result
+        hold = errors_hold(
+            self.setup.model,
+            jax.tree.map(lambda leaf: leaf[rows], space.broadcast(obs.batch)),
+            Observations(obs.values[rows], obs.ivar[rows], obs.coords_of(rows), obs.coords_axes),
+            result.x[rows],
+            options=replace(self.options, warm_up=False),
+            precision=self.precision,
+            devices=self.devices,
+            blocks_for=obs.batch,
+        )
+        warn = result.warn.copy()
+        warn[rows[~hold]] |= bits.ERRORS_NOT_TRUSTED.value
+        return replace(result, warn=warn)
 
     def without_draws(self) -> ChunkFitter:
         """Return a fitter of the same spaxels that makes no Monte Carlo draws: for passes that are not the last."""

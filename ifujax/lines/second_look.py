@@ -13,6 +13,7 @@ from ifujax.inference import status as bits
 from ifujax.inference.declarations import Bounded
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
+from ifujax.inference.starts import RIVAL, UNSURE
 from ifujax.lines.line_spectra import line_spectra
 from ifujax.lines.preparation import Prepared
 from ifujax.lines.starts.packing import Named, named_starts, pack_named
@@ -25,8 +26,8 @@ _ROUNDS = 3
 _MORE_STARTS = 12
 _UNLIKELY = 3.0
 """Standard deviations of chi2 above its expectation from which a fit is tried again."""
-_BETTER, _RIVAL = 1e-3, 1.0
-"""By how much chi2 has to fall for another minimum to be taken; within the second it stays a rival of the one left."""
+_BETTER = 1e-3
+"""By how much chi2 has to fall for another minimum to be taken."""
 _DETECTED = 3.0
 _MAD = 1.482602218505602
 
@@ -121,10 +122,13 @@ class SecondLook:
         """Fit some rows from further starts; also return which of them (bool) came out better."""
         again = self._fit(mine, ways)
         before = result.of(mine)
-        fall = np.where(before.status == 0, before.chi2, np.inf) - np.where(again.status == 0, again.chi2, np.inf)
-        better = np.nan_to_num(fall, nan=0.0, posinf=np.inf) > _BETTER
-        rival = (before.status == 0) & (again.status == 0) & (np.abs(fall) < _RIVAL) & self._apart(before, again)
-        bit = np.where(rival, bits.OTHER_MINIMUM.value, 0).astype(np.int32)
+        sound = (before.status == 0) & (again.status == 0)
+        with np.errstate(invalid="ignore"):
+            fall = before.chi2 - again.chi2
+        better = np.where(sound, fall > _BETTER, (before.status != 0) & (again.status == 0))
+        apart = sound & self._apart(before, again)
+        bit = np.where(apart & (np.abs(fall) < RIVAL), bits.OTHER_MINIMUM.value, 0)
+        bit = (bit | np.where(apart & (np.abs(fall) < UNSURE), bits.ERRORS_NOT_TRUSTED.value, 0)).astype(np.int32)
         warn = result.warn.copy()
         warn[mine] |= bit
         again = replace(again, warn=again.warn | bit)

@@ -30,7 +30,7 @@ RIVALS, SHARED_RIVALS = 3, 9
 _MARGIN, _COARSE = 12.0, 0.12
 """A placement is a rival if its gain in chi2 is within the first, or within the second of the best gain: what a grid point
 halfway between two others loses."""
-_ELSEWHERE, _NEARLY = 2, 2.0
+_ELSEWHERE, _NEARLY = 2, 4.0
 """Places beside its own at which each component of a fit is tried, where it does as well but for this much of chi2."""
 _APART, _BLENDED_APART = 1.5, 0.5
 """Widths within which two grid points count as one place; the second where lines of the component blend."""
