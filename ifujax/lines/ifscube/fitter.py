@@ -13,7 +13,8 @@ import numpy as np
 from ifujax.data.cube import Cube
 from ifujax.inference.declarations import Bounded, Declaration, Fixed
 from ifujax.inference.parameters import ParameterSpace
-from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess
+from ifujax.inference.status import AT_BOUND
+from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess, Progress
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.ifscube.adapt import difference_step
 from ifujax.lines.ifscube.goodness import chi_square, degrees_of_freedom, flux_scale
@@ -23,9 +24,13 @@ from ifujax.lines.ifscube.preparation import CompatPreparation, CompatPrepared, 
 from ifujax.lines.ifscube.profiles import LineParameters, line_profiles
 from ifujax.lines.ifscube.stopping import forward_difference_point
 from ifujax.lines.preparation import Prepared
-from ifujax.lines.starts.packing import Named
+from ifujax.lines.starts.packing import Named, named_starts
 from ifujax.lines.starts.search import Starts
 
+OTHER_STARTS = {"gaussian": 1, "gauss_hermite": 20}
+"""Starts from the data beside IFSCube's own. Gauss-Hermite lines have minima at the corners of h3 and h4."""
+CLEARLY = 4.0
+"""How much lower another start must end than IFSCube's, where chi2 per degree of freedom is 1."""
 _SMALLEST_STEP = 1e-6
 """Difference steps below this move nothing that can be told from rounding."""
 _ROWS_AT_ONCE = 256
@@ -87,7 +92,31 @@ class CompatFitter(ChunkFitter):
             result[f"{line.name}.velocity_dispersion"] = float(self.setup.guess_sigma[i])
         return result
 
+    def fit(self, rows: np.ndarray, progress: Progress | None = None, guess: Guess | None = None) -> ChunkResult:
+        """Fit from IFSCube's start; where another start ends clearly below, the lowest of `OTHER_STARTS` more counts.
+
+        IFSCube's path to its minimum can't be followed, and ours from the same start may end higher up.
+        """
+        if self.config.fit.fixed:
+            return super().fit(rows, progress, guess)
+        quiet = self.without_draws()
+        own = ChunkFitter.fit(quiet, rows, progress, guess)
+        quiet.config = replace(quiet.config, fit=replace(quiet.config.fit, starts=OTHER_STARTS[self.setup.lines[0].shape]))
+        bounds = ({}, {}) if guess is None else (guess.lower, guess.upper)
+        other = ChunkFitter.fit(quiet, rows, None, Guess({}, *bounds, search=True))
+        best = own.take(~self._is_better(other, own), other)
+        if not self.config.fit.monte_carlo:
+            return best
+        return super().fit(rows, None, Guess(dict(zip(self.setup.model.parameter_names, best.solution.T)), *bounds))
+
+    def _is_better(self, other: ChunkResult, own: ChunkResult) -> np.ndarray:
+        """Whether another solution lies below that from IFSCube's start by more than the noise hides, (n,)."""
+        unit = other.chi2 / np.maximum(other.n_good - self.n_free, 1)  # 1 where the variance is right
+        return (other.status == 0) & ((own.status != 0) | (own.chi2 - other.chi2 > CLEARLY * unit))
+
     def _ways(self, found: Starts, ready: Prepared, guess: Guess | None) -> list[Named]:
+        if guess is not None and guess.search:
+            return named_starts(self.setup, found)
         given = {} if guess is None else guess.params
         way = {name: np.full(len(ready.ivar), value) for name, value in self.guess.items()}
         return [way | {name: np.where(np.isfinite(value), value, way[name]) for name, value in given.items()}]
@@ -118,7 +147,12 @@ class CompatFitter(ChunkFitter):
             else:  # NaN where the data say nothing
                 slot = _SLOTS.index("velocity_dispersion" if name == "sigma" else name)
                 values[:, :, q] = np.where(np.isnan(values[:, :, q]), np.nan, table[:, :, slot])
-        return replace(chunk, solution=solution, values=values, chi2=chi2)
+        warn = chunk.warn
+        if not self.config.fit.fixed:  # of what is reported, not of the minimum that it lies beside
+            at_bound = np.zeros(len(warn), bool)
+            at_bound[sound] = self.packing.at_bound(_of_rows(space, len(warn), sound), solution[sound])
+            warn = (warn & ~AT_BOUND.value) | np.where(at_bound, AT_BOUND.value, 0).astype(warn.dtype)
+        return replace(chunk, solution=solution, values=values, chi2=chi2, warn=warn)
 
     def _stopped(
         self, solution: np.ndarray, ready: CompatPrepared, space: ParameterSpace, scale: np.ndarray, rows: np.ndarray
@@ -129,14 +163,17 @@ class CompatFitter(ChunkFitter):
         values, ivar = (array[np.ix_(rows, used)] for array in (ready.values, ready.ivar))
         table = solution.reshape(-1, *self.packing.packed.shape[1:])
         if self.step > _SMALLEST_STEP and not self.config.fit.fixed:
-            wide = space.broadcast(len(ready.ivar))
-            mine = jax.tree.map(lambda leaf: leaf[rows], wide)
-            moves = self.packing.moves(mine, solution, scale)
+            moves = self.packing.moves(_of_rows(space, len(ready.ivar), rows), solution, scale)
             table = forward_difference_point(wave, self.rest_lines, values, ivar, table, moves, self.step)
         residual = values - line_profiles(wave, self.rest_lines, table).sum(axis=1)
         good = ivar > 0
         variance = None if self.cube.uncertainty is None else 1.0 / np.where(good, ivar, 1.0)
         return table.reshape(solution.shape), chi_square(residual, variance, good, scale)
+
+
+def _of_rows(space: ParameterSpace, n: int, rows: np.ndarray) -> ParameterSpace:
+    """Return the parameter space of some of `n` spectra."""
+    return jax.tree.map(lambda leaf: leaf[rows], space.broadcast(n))
 
 
 def _keyword(item: Declaration) -> str | float:

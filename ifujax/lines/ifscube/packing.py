@@ -20,6 +20,8 @@ from ifujax.lines.starts.packing import pack_named
 
 _BLOCK = 64
 """Spectra a compiled call."""
+_ROUNDING = 1e-12
+"""What packing a solution again may move it by, relative to 1."""
 
 
 class Packing:
@@ -98,6 +100,18 @@ class Packing:
             packed[q] = moved / moved[self.packed[q] == 1.0]
         unit = np.where(self.is_amplitude, scale[:, None], 1.0)
         return Moves(packed, unit, tangent, x, lower, upper)
+
+
+    def at_bound(self, space: ParameterSpace, solution: np.ndarray) -> np.ndarray:
+        """Return whether a free parameter of `solution` (n, parameters), which must be finite, lies at its bound, (n,)."""
+        n = len(solution)
+        x = pack_named(self.setup, space, dict(zip(self.setup.model.parameter_names, solution.T)), n)[0]
+        # All rows at once, on columns: a vmap would compile anew for every number of them.
+        with jax.enable_x64(True):
+            sides = jax.tree.map(np.transpose, space.broadcast(n)).box()
+        low, high = (np.stack([np.broadcast_to(np.asarray(side), n) for side in each], axis=1) for each in sides)
+        near = _ROUNDING * (1.0 + np.abs(x))
+        return np.asarray(((x <= low + near) | (x >= high - near)).any(axis=1))
 
 
 def _entries(shape: tuple[int, int], lines: Any, slot: int) -> np.ndarray:
