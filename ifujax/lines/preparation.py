@@ -10,9 +10,11 @@ import numpy as np
 from ifujax.data.cube import Cube
 from ifujax.errors import UsageError
 from ifujax.inference.batching import pixel_bucket
+from ifujax.lines.beside_lines import fit_beside, line_pixels
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.continuum import fit_rejection, rejection_weights
 from ifujax.lines.setup import Setup
+from ifujax.lines.starts.search import StartFinder
 
 _ROWS_AT_ONCE = 256
 """Rows that stay in cache through all the passes below."""
@@ -84,11 +86,17 @@ class Preparation:
         regions = LineRegions.of(setup) if regions is None else regions
         self.weights = rejection_weights(self.rest, regions.rest_wavelengths, regions.sigma, options.line_weight, options.weights)
         self.line_free = ~_inside_any(self.rest, regions.reach)
+        self.outside = None if regions.windows is None else ~_inside_any(self.rest, regions.windows)
+        self._finders: tuple[StartFinder, ...] = ()
         self.fitted = np.ones(len(self.rest), bool)
-        if regions.windows is not None and options.mode != "joint":
-            self.fitted = _inside_any(self.rest, regions.windows)
+        if self.outside is not None and options.mode != "joint":
+            self.fitted = ~self.outside
             if not self.fitted.any():
                 raise UsageError("optimization_window must hold a pixel of the cube; it holds none. Widen it.")
+
+    def find_lines(self, *finders: StartFinder) -> None:
+        """Let a frozen continuum leave out the lines of `finders`, which were made for this wavelength axis."""
+        self._finders = finders
 
     def __call__(self, rows: np.ndarray) -> Prepared:
         """Read and prepare spaxels (flat indices)."""
@@ -112,7 +120,7 @@ class Preparation:
             values = np.where(good, values - background, 0.0)
         lowest = np.where(good, values, np.inf).min(axis=1)
         constant = lowest == np.where(good, values, -np.inf).max(axis=1)
-        polynomial, residual, clipped = self._rejection(values, good)
+        polynomial, residual, clipped = self._rejection(values, good, spaxels.variance)
         if self.config.continuum.mode == "rejection":
             background = (background if background.size else 0.0) + (values - residual)
             values = residual
@@ -127,7 +135,9 @@ class Preparation:
         background = np.pad(background, pad) if background.size else background
         return Prepared(values, residual, ivar, background, polynomial, noise, constant, spaxels.dropped_variance)
 
-    def _rejection(self, values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _rejection(
+        self, values: np.ndarray, good: np.ndarray, variance: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the rejection polynomial's coefficients, the data less it, and the pixels that it clipped."""
         if self.degree is None:
             return np.zeros((len(values), 0)), values, np.zeros_like(good)
@@ -143,6 +153,12 @@ class Preparation:
             lower_threshold=options.lower_threshold,
             upper_threshold=options.upper_threshold,
         )
+        if options.mode == "rejection" and self._finders:
+            ivar = np.where(good, 1.0, 0.0) if variance is None else good / np.where(variance > 0, variance, np.inf)
+            first = np.where(good, values - fit.continuum, 0.0)
+            lines = line_pixels(self._finders, self.rest, np.nan_to_num(first), ivar, self.n_pix)
+            threshold = min(options.lower_threshold, options.upper_threshold) if options.n_iterate else np.inf
+            fit = fit_beside(self.rest, self.window, values, good, lines, self.weights, fit, threshold)
         level, failed = fit.continuum, np.isnan(fit.coefficients[:, 0])
         if failed.any():
             level[failed] = _row_median(values[failed], good[failed])[:, None]

@@ -130,7 +130,7 @@ def parameters_of(model: EmissionSpectrum) -> dict[str, float]:
 
 
 def coords_of(model: EmissionSpectrum) -> SpectralCoords:
-    return model.coords(EDGES, (EDGES[0], EDGES[-1]), None, 224)
+    return model.coords(EDGES, (EDGES[0], EDGES[-1]), 224)
 
 
 def evaluated(quantities: VelocityQuantities, model: EmissionSpectrum) -> Callable[[dict], dict]:
