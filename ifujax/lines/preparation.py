@@ -21,6 +21,8 @@ _ROWS_AT_ONCE = 256
 _CLIP_FLOOR = 4.0
 """In a joint fit only clipped pixels beyond this many standard deviations are masked: the asymmetric
 thresholds of the rejection polynomial also clip plain noise, whose loss would bias the continuum."""
+_FEATURE_EDGE = 1.0
+"""Where a feature beyond the windows of `optimize_fit` ends, in standard deviations."""
 _FEWEST_LINE_FREE = 10
 _UNEVEN = 3.0
 """How much higher than before, in units of the noise, a pixel of a line's falling wing may be."""
@@ -164,24 +166,25 @@ class Preparation:
             level[failed] = _row_median(values[failed], good[failed])[:, None]
         return fit.coefficients, np.where(good, values - level, 0.0), good & ~fit.kept
 
-    def _wings(self, pulls: np.ndarray, clipped: np.ndarray) -> np.ndarray:
-        """Clipped pixels that continue a line broader than its guess: these are neither outliers nor noise.
+    def _wings(self, pulls: np.ndarray, clipped: np.ndarray, free: np.ndarray) -> np.ndarray:
+        """Clipped pixels that continue a line broader than its guess, or beside it: these are neither outliers nor noise.
 
-        They are joined to where lines are expected through clipped pixels, single gaps allowed, and fall off from there
-        (by the noise, 1 in units of `pulls`, give or take): another line that follows is none of the wing.
+        They are joined to where lines are expected, beyond the pixels that are `free`, through clipped pixels, single gaps
+        allowed. Where the bounds don't let a line come they fall off from there (by the noise, 1 in units of `pulls`, give
+        or take): another line that follows is none of the wing.
         """
         height = np.abs(pulls)
-        reached = np.where(self.line_free, -np.inf, height)
+        reached = np.where(free, -np.inf, height)
         found = np.zeros_like(clipped)
         while True:
             before = np.full_like(height, -np.inf)
             for step in (1, 2):
                 np.maximum(before[:, step:], reached[:, :-step], out=before[:, step:])
                 np.maximum(before[:, :-step], reached[:, step:], out=before[:, :-step])
-            more = clipped & self.line_free & ~found & (height <= before + _UNEVEN)
+            more = clipped & free & ~found & np.where(self.line_free, height <= before + _UNEVEN, np.isfinite(before))
             if not more.any():
                 return found
-            reached[more] = np.minimum(height, before)[more]
+            reached[more] = np.where(self.line_free, np.minimum(height, before), height)[more]
             found |= more
 
     def _weights(
@@ -205,7 +208,7 @@ class Preparation:
         free = np.where(few[:, None], good, free)
         rough = _MAD * _row_median(np.abs(residual - _row_median(residual, free)[:, None]), free & ~clipped)
         pulls = residual / np.where(rough > 0, rough, np.inf)[:, None]
-        free &= few[:, None] | ~self._wings(pulls, clipped)
+        free &= few[:, None] | ~self._wings(pulls, clipped, self.line_free)
         centre = _row_median(residual, free)[:, None]
         rough = _MAD * _row_median(np.abs(residual - centre), free)[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -214,8 +217,12 @@ class Preparation:
             return np.sqrt((np.where(inside, residual, 0.0) ** 2).sum(axis=1) / np.maximum(dof, 1))
 
     def _outliers(self, residual: np.ndarray, ivar: np.ndarray, clipped: np.ndarray) -> np.ndarray:
-        """Clipped pixels away from the lines that neither noise nor the lines' wings explain."""
-        candidates = clipped & self.line_free
+        """Clipped pixels away from the lines that neither noise nor the lines' wings explain.
+
+        With `optimize_fit` these are beyond the lines' windows, and the rest of what stands out there goes with them.
+        """
+        free = self.line_free if self.outside is None else self.outside
+        candidates = clipped & free
         # The medians below are only worth their time where something stands out at all.
         pulls = np.abs(residual) * np.sqrt(ivar)
         rows = np.flatnonzero((candidates & (pulls > 0.5 * _CLIP_FLOOR)).any(axis=1))
@@ -223,8 +230,26 @@ class Preparation:
         if rows.size:
             scatter = _MAD * _row_median(pulls[rows], (ivar[rows] > 0) & self.line_free)
             relative = pulls[rows] / np.where(scatter > 0, scatter, np.inf)[:, None]
-            out[rows] = candidates[rows] & (relative > _CLIP_FLOOR) & ~self._wings(relative, clipped[rows])
+            wings = self._wings(relative, clipped[rows], free)
+            out[rows] = candidates[rows] & (relative > _CLIP_FLOOR) & ~wings
+            if self.outside is not None:
+                sign = np.sign(residual[rows])
+                out[rows] = _grown(out[rows], sign * np.where(relative > _FEATURE_EDGE, 1.0, 0.0), self.outside & ~wings)
         return out
+
+
+def _grown(found: np.ndarray, sign: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Pixels (n, wave) joined to those `found` by pixels of the same `sign` (0: of none) that are `allowed`."""
+    while True:
+        more = np.zeros_like(found)
+        same = allowed & (sign != 0)
+        joined = sign[:, 1:] == sign[:, :-1]
+        more[:, 1:] |= found[:, :-1] & joined
+        more[:, :-1] |= found[:, 1:] & joined
+        more &= same & ~found
+        if not more.any():
+            return found
+        found = found | more
 
 
 def _inside_any(wavelength: np.ndarray, ranges: np.ndarray) -> np.ndarray:

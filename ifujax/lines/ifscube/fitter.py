@@ -17,6 +17,7 @@ from ifujax.inference.status import AT_BOUND
 from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess, Progress
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.ifscube.adapt import difference_step
+from ifujax.lines.ifscube.descent import Descent
 from ifujax.lines.ifscube.goodness import chi_square, degrees_of_freedom, flux_scale
 from ifujax.lines.ifscube.measure import measure
 from ifujax.lines.ifscube.packing import Packing
@@ -29,8 +30,6 @@ from ifujax.lines.starts.search import Starts
 
 OTHER_STARTS = {"gaussian": 1, "gauss_hermite": 20}
 """Starts from the data beside IFSCube's own. Gauss-Hermite lines have minima at the corners of h3 and h4."""
-CLEARLY = 4.0
-"""How much lower another start must end than IFSCube's, where chi2 per degree of freedom is 1."""
 _SMALLEST_STEP = 1e-6
 """Difference steps below this move nothing that can be told from rounding."""
 _ROWS_AT_ONCE = 256
@@ -71,6 +70,7 @@ class CompatFitter(ChunkFitter):
         self.rest_lines = np.asarray(self.setup.model.rest_wavelengths)
         self.packing = Packing(self.setup)
         self.step = difference_step(config)
+        self.descent = Descent(self.packing, config)
 
     def dof(self, n_good: np.ndarray) -> np.ndarray:
         """Return what IFSCube divides chi2 by."""
@@ -93,10 +93,7 @@ class CompatFitter(ChunkFitter):
         return result
 
     def fit(self, rows: np.ndarray, progress: Progress | None = None, guess: Guess | None = None) -> ChunkResult:
-        """Fit from IFSCube's start; where another start ends clearly below, the lowest of `OTHER_STARTS` more counts.
-
-        IFSCube's path to its minimum can't be followed, and ours from the same start may end higher up.
-        """
+        """Fit from IFSCube's start, and from others; the lowest counts, but where IFSCube's minimum is known to be another."""
         if self.config.fit.fixed:
             return super().fit(rows, progress, guess)
         quiet = self.without_draws()
@@ -104,22 +101,48 @@ class CompatFitter(ChunkFitter):
         quiet.config = replace(quiet.config, fit=replace(quiet.config.fit, starts=OTHER_STARTS[self.setup.lines[0].shape]))
         bounds = ({}, {}) if guess is None else (guess.lower, guess.upper)
         other = ChunkFitter.fit(quiet, rows, None, Guess({}, *bounds, search=True))
-        best = own.take(~self._is_better(other, own), other)
+        best = own.take(~self._is_better(other, own, rows, guess), other)
         if not self.config.fit.monte_carlo:
             return best
         return super().fit(rows, None, Guess(dict(zip(self.setup.model.parameter_names, best.solution.T)), *bounds))
 
-    def _is_better(self, other: ChunkResult, own: ChunkResult) -> np.ndarray:
-        """Whether another solution lies below that from IFSCube's start by more than the noise hides, (n,)."""
+    def _is_better(self, other: ChunkResult, own: ChunkResult, rows: np.ndarray, guess: Guess | None) -> np.ndarray:
+        """Whether other starts end lower than IFSCube's by more than the noise hides, (n,), and IFSCube not where ours does."""
         unit = other.chi2 / np.maximum(other.n_good - self.n_free, 1)  # 1 where the variance is right
-        return (other.status == 0) & ((own.status != 0) | (own.chi2 - other.chi2 > CLEARLY * unit))
+        lower = (other.status == 0) & (own.status == 0) & (own.chi2 - other.chi2 > unit)
+        if self.step > _SMALLEST_STEP and not self.packing.shares_scale:
+            some = np.flatnonzero(lower)
+            lower[some] = np.abs(self._ends(rows[some], None if guess is None else guess.of(some)) - own.chi2[some]) > unit[some]
+        return lower | ((other.status == 0) & (own.status != 0))
+
+    def _ends(self, rows: np.ndarray, guess: Guess | None) -> np.ndarray:
+        """Return chi2 where IFSCube's minimiser itself ends, (n,)."""
+        ends = np.full(len(rows), np.nan)
+        if not len(rows):
+            return ends
+        ready = cast(CompatPrepared, self.preparation(rows))
+        good = ready.ivar[:, : self.cube.shape[0]] > 0
+        scale = flux_scale(ready.data, good)
+        start = self._start(len(rows), guess)
+        narrow = {} if guess is None else {name: (guess.lower[name], guess.upper[name]) for name in guess.lower}
+        for k, used in enumerate(good):
+            values, ivar = ready.values[k, : len(used)][used], ready.ivar[k, : len(used)][used]
+            weights = np.full_like(values, 1.0 / scale[k] ** 2) if self.cube.uncertainty is None else ivar
+            mine = np.array([start[name][k] for name in self.setup.model.parameter_names])
+            bounds = {name: (low[k], high[k]) for name, (low, high) in narrow.items()}
+            ends[k] = self.descent(self.preparation.rest[used], values, weights, mine, float(scale[k]), bounds)
+        return ends
+
+    def _start(self, n: int, guess: Guess | None) -> Named:
+        """Return IFSCube's start of `n` spectra: the guess, and what is given for them where it is known."""
+        way = {name: np.full(n, value) for name, value in self.guess.items()}
+        given = {} if guess is None else guess.params
+        return way | {name: np.where(np.isfinite(value), value, way[name]) for name, value in given.items()}
 
     def _ways(self, found: Starts, ready: Prepared, guess: Guess | None) -> list[Named]:
         if guess is not None and guess.search:
             return named_starts(self.setup, found)
-        given = {} if guess is None else guess.params
-        way = {name: np.full(len(ready.ivar), value) for name, value in self.guess.items()}
-        return [way | {name: np.where(np.isfinite(value), value, way[name]) for name, value in given.items()}]
+        return [self._start(len(ready.ivar), guess)]
 
     def _redrawn(self, ready: Prepared, noisy: np.ndarray) -> Prepared:
         ready = cast(CompatPrepared, ready)

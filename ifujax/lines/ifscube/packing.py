@@ -33,6 +33,10 @@ class Packing:
         Change of the table of amplitude, velocity, sigma[, h3, h4] with each packed parameter: 1 or 0, and for the lines
         that share the scale of a fixed one (section 5.5) their ratio to it.
     is_amplitude : array (n_packed,) bool
+    packed_names, declared, leaders
+        Name and declaration of each packed parameter, and its first entry (line, slot).
+    shares_scale : bool
+        Whether fixed lines share the scale of the first of them.
     n_constraints : int
         Equalities and inequalities, which all count as lost degrees of freedom.
     """
@@ -42,7 +46,8 @@ class Packing:
         roles = SHAPE_PARAMETERS[setup.lines[0].shape]
         shape = (len(setup.lines), 1 + len(roles))
         kinematics = list({id(line.kinematics): line.kinematics for line in setup.lines}.values())
-        packed, declared = [], []
+        packed: list[np.ndarray] = []
+        declared: list[Declaration] = []
         leading: list[Line] = []
         for i, line in enumerate(setup.lines):
             item = line.strength_declaration
@@ -58,10 +63,13 @@ class Packing:
                 if not isinstance(item, Fixed):
                     packed.append(_entries(shape, members, slot))
                     declared.append(item)
-        self.packed = np.stack(packed)
+        self.packed, self.declared = np.stack(packed), tuple(declared)
+        self.leaders = [tuple(np.argwhere(entries == 1.0)[0]) for entries in packed]
+        self.packed_names = tuple(f"{setup.lines[line].name}.{('amplitude', *roles)[slot]}" for line, slot in self.leaders)
         self.n_constraints = sum(_constraints(item) for item in declared)
         self.is_amplitude = np.arange(len(packed)) < len(leading)
         followed = any(_follows(line) for line in setup.lines)
+        self.shares_scale = followed
         self._scales = [(q, f"{line.name}.amplitude") for q, line in enumerate(leading) if followed and _is_fixed(line)]
 
     @property
