@@ -100,5 +100,6 @@ def fit_beside(
         now, normal = solve_polynomials(basis, weights, used, data)
     variance = np.einsum("nkp,kp->np", np.linalg.pinv(normal, hermitian=True) @ basis, basis)
     certain &= np.where(lines[rows] & good[rows], variance, 0.0).max(axis=1) <= _LEAST_CERTAIN
-    coefficients[rows] = np.where(certain[:, None] & np.isfinite(now).all(axis=1)[:, None], now, coefficients[rows])
+    sound = np.asarray(certain & np.isfinite(now).all(axis=1))
+    coefficients[rows[sound]] = now[sound]
     return RejectionFit(coefficients, coefficients @ basis, first.kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ C = 299792.458
 LINES = {"n2a": 6548.04, "ha": 6562.8, "n2b": 6583.46}
 RATIO = {"n2a": 0.33, "ha": 1.0, "n2b": 1.0}
 SPECTRA = 500
+Mode = Literal["joint", "rejection"]
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,10 @@ def made(seed: int, sigma: tuple[float, float], velocity: tuple[float, float], f
     return Made(cube, flux, v, s)
 
 
-def fitted(problem: Made, mode: str, names: tuple[str, ...] = tuple(LINES), bound: float = 600.0) -> ifujax.CubeFit:
+def fitted(problem: Made, mode: Mode, names: tuple[str, ...] = tuple(LINES), bound: float = 600.0) -> ifujax.CubeFit:
     """Fit with a guess of 0 and 50 km/s and windows of 5 sigma."""
     kinematics = Kinematics(Bounded(-bound, bound, start=0.0), Bounded(10.0, 600.0, start=50.0))
-    model = EmissionModel([Line(name, LINES[name], kinematics) for name in names], continuum_degree=2)
+    model = EmissionModel(tuple(Line(name, LINES[name], kinematics) for name in names), continuum_degree=2)
     options = FitOptions(optimize_fit=True, optimization_window=5.0)
     return ifujax.fit_cube(problem.cube, LineFitConfig(model, continuum=ContinuumOptions(mode), fit=options))
 
@@ -74,7 +76,7 @@ def pulls(fit: ifujax.CubeFit, problem: Made) -> dict[str, np.ndarray]:
     ("sigma", "velocity"), [((120.0, 160.0), (-60.0, 60.0)), ((100.0, 150.0), (100.0, 200.0))], ids=["broader", "shifted"]
 )
 def test_guesses_far_off_leave_values_and_errors_right(
-    sigma: tuple[float, float], velocity: tuple[float, float], mode: str
+    sigma: tuple[float, float], velocity: tuple[float, float], mode: Mode
 ) -> None:
     problem = made(1, sigma, velocity)
     fit = fitted(problem, mode)
@@ -88,7 +90,7 @@ def test_guesses_far_off_leave_values_and_errors_right(
 
 
 @pytest.mark.parametrize("mode", ["joint", "rejection"])
-def test_features_beyond_the_windows_stay_out(mode: str) -> None:
+def test_features_beyond_the_windows_stay_out(mode: Mode) -> None:
     """[N II] as bright as H-alpha, and another line, none declared; bounds would let H-alpha reach any of them."""
     problem = made(2, (50.0, 90.0), (-60.0, 60.0), far=True)
     fit = fitted(problem, mode, names=("ha",), bound=1500.0)
@@ -121,7 +123,7 @@ def test_where_the_rest_does_not_tell_the_continuum_the_first_polynomial_stays()
     data = data + rng.standard_normal((wavelength.size, 1, 20))
     cube = ifujax.Cube(data, wavelength, uncertainty=np.ones_like(data), uncertainty_kind="variance")
     kinematics = Kinematics(Bounded(-200.0, 200.0, start=0.0), Bounded(10.0, 600.0, start=350.0))
-    model = EmissionModel([Line("ha", 6562.8, kinematics)], continuum_degree=6)
+    model = EmissionModel((Line("ha", 6562.8, kinematics),), continuum_degree=6)
     fit = ifujax.fit_cube(cube, LineFitConfig(model, continuum=ContinuumOptions("rejection")))
     assert (fit.status == 0).all()
     level = fit.spectra(np.arange(20), components=False).continuum

@@ -109,7 +109,6 @@ class Packing:
         unit = np.where(self.is_amplitude, scale[:, None], 1.0)
         return Moves(packed, unit, tangent, x, lower, upper)
 
-
     def at_bound(self, space: ParameterSpace, solution: np.ndarray) -> np.ndarray:
         """Return whether a free parameter of `solution` (n, parameters), which must be finite, lies at its bound, (n,)."""
         n = len(solution)

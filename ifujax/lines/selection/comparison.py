@@ -41,7 +41,7 @@ class Comparison:
         return ComparedFitter(self, cube, config, frozen, precision, devices, warm_up=warm_up)
 
     def setups(self, cube: Cube) -> list[Setup]:
-        """Return the lines of all candidates: where any has some, neither noise nor outliers nor a frozen continuum are sought."""
+        """Return the lines of all candidates: noise, outliers and a frozen continuum are sought where none has any."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", IfujaxWarning)  # each candidate's own fit warns
             return [prepare(config, cube.rest_edges, cube.redshift) for config in self.candidates]
