@@ -11,17 +11,17 @@ from ifujax.lines.starts.search import StartFinder
 from ifujax.models.continuum import legendre_basis
 from ifujax.models.doppler import velocity_of
 
-_REACH = 4.0
-"""Half-width, in observed sigma as found, of what counts as a line; the search knows sigma to a quarter."""
+LINE_REACH = 4.0
+"""Half-width, in observed sigma as found, of what a line takes from the continuum; the search knows sigma to a quarter."""
 _ROUNDS = 4
 _LEAST_CERTAIN = 1.0
 """Largest variance of the polynomial under a line, that of one pixel being 1: beyond it the line's gap is too wide."""
 
 
-def line_pixels(
+def line_distance(
     finders: Sequence[StartFinder], rest_wavelength: np.ndarray, residual: np.ndarray, ivar: np.ndarray, n_pix: int
 ) -> np.ndarray:
-    """Return which pixels (n, wave) the lines reach, where `finders` see them in the data.
+    """Return how far each pixel (n, wave) is from the nearest line, where `finders` see it in the data, in its observed sigma.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def line_pixels(
     """
     pad = [(0, 0), (0, n_pix - len(rest_wavelength))]
     residual, ivar = np.pad(residual, pad), np.pad(ivar, pad)
-    reached = np.zeros((len(residual), len(rest_wavelength)), bool)
+    nearest = np.full((len(residual), len(rest_wavelength)), np.inf)
     for finder in finders:
         found = finder.find(residual, ivar, 1, np.arange(len(residual)))
         model = finder.setup.model
@@ -46,8 +46,8 @@ def line_pixels(
             if model.spread is not None:
                 instrumental = float(model.spread.velocity_sigma(rest * (1.0 + float(model.redshift))))
             sigma = np.sqrt(found.sigma[0, :, i] ** 2 + instrumental**2 + pixel**2)
-            reached |= np.abs(velocity[None] - found.velocity[0, :, i, None]) <= _REACH * sigma[:, None]
-    return reached
+            np.minimum(nearest, np.abs(velocity[None] - found.velocity[0, :, i, None]) / sigma[:, None], out=nearest)
+    return nearest
 
 
 def fit_beside(
@@ -70,7 +70,7 @@ def fit_beside(
     rest_wavelength, window, values, good, weights
         As for `fit_rejection`.
     lines : array (n, wave) bool
-        From `line_pixels`.
+        Pixels of the lines.
     first : RejectionFit
         Its survivors tell the scatter, in units of which `threshold` counts.
     threshold : float

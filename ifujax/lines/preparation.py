@@ -10,7 +10,7 @@ import numpy as np
 from ifujax.data.cube import Cube
 from ifujax.errors import UsageError
 from ifujax.inference.batching import pixel_bucket
-from ifujax.lines.beside_lines import fit_beside, line_pixels
+from ifujax.lines.beside_lines import LINE_REACH, fit_beside, line_distance
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.continuum import fit_rejection, rejection_weights
 from ifujax.lines.setup import Setup
@@ -21,6 +21,8 @@ _ROWS_AT_ONCE = 256
 _CLIP_FLOOR = 4.0
 """In a joint fit only clipped pixels beyond this many standard deviations are masked: the asymmetric
 thresholds of the rejection polynomial also clip plain noise, whose loss would bias the continuum."""
+_FOLLOWED = 3.0
+"""Observed sigma about a line, where it is found, to which its window is widened; the guess may be too narrow, or aside."""
 _FEATURE_EDGE = 1.0
 """Where a feature beyond the windows of `optimize_fit` ends, in standard deviations."""
 _FEWEST_LINE_FREE = 10
@@ -122,11 +124,12 @@ class Preparation:
             values = np.where(good, values - background, 0.0)
         lowest = np.where(good, values, np.inf).min(axis=1)
         constant = lowest == np.where(good, values, -np.inf).max(axis=1)
-        polynomial, residual, clipped = self._rejection(values, good, spaxels.variance)
+        polynomial, residual, clipped, distance = self._rejection(values, good, spaxels.variance)
         if self.config.continuum.mode == "rejection":
             background = (background if background.size else 0.0) + (values - residual)
             values = residual
-        ivar, noise = self._weights(spaxels.variance, residual, good, clipped)
+        reach = min(self.config.fit.optimization_window, _FOLLOWED)
+        ivar, noise = self._weights(spaxels.variance, residual, good, clipped, None if distance is None else distance <= reach)
         if self.config.continuum.mode == "joint":
             ivar[self._outliers(residual, ivar, clipped)] = 0.0
         ivar[constant] = 0.0
@@ -139,10 +142,13 @@ class Preparation:
 
     def _rejection(
         self, values: np.ndarray, good: np.ndarray, variance: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the rejection polynomial's coefficients, the data less it, and the pixels that it clipped."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return the rejection polynomial's coefficients, the data less it, and the pixels that it clipped.
+
+        And, where the continuum is frozen, how far each pixel is from the nearest line.
+        """
         if self.degree is None:
-            return np.zeros((len(values), 0)), values, np.zeros_like(good)
+            return np.zeros((len(values), 0)), values, np.zeros_like(good), None
         options = self.config.continuum
         fit = fit_rejection(
             self.rest,
@@ -155,16 +161,18 @@ class Preparation:
             lower_threshold=options.lower_threshold,
             upper_threshold=options.upper_threshold,
         )
+        distance = None
         if options.mode == "rejection" and self._finders:
             ivar = np.where(good, 1.0, 0.0) if variance is None else good / np.where(variance > 0, variance, np.inf)
             first = np.where(good, values - fit.continuum, 0.0)
-            lines = line_pixels(self._finders, self.rest, np.nan_to_num(first), ivar, self.n_pix)
+            distance = line_distance(self._finders, self.rest, np.nan_to_num(first), ivar, self.n_pix)
             threshold = min(options.lower_threshold, options.upper_threshold) if options.n_iterate else np.inf
+            lines = distance <= LINE_REACH
             fit = fit_beside(self.rest, self.window, values, good, lines, self.weights, fit, threshold)
         level, failed = fit.continuum, np.isnan(fit.coefficients[:, 0])
         if failed.any():
             level[failed] = _row_median(values[failed], good[failed])[:, None]
-        return fit.coefficients, np.where(good, values - level, 0.0), good & ~fit.kept
+        return fit.coefficients, np.where(good, values - level, 0.0), good & ~fit.kept, distance
 
     def _wings(self, pulls: np.ndarray, clipped: np.ndarray, free: np.ndarray) -> np.ndarray:
         """Clipped pixels that continue a line broader than its guess, or beside it: these are neither outliers nor noise.
@@ -188,10 +196,18 @@ class Preparation:
             found |= more
 
     def _weights(
-        self, variance: np.ndarray | None, residual: np.ndarray, good: np.ndarray, clipped: np.ndarray
+        self,
+        variance: np.ndarray | None,
+        residual: np.ndarray,
+        good: np.ndarray,
+        clipped: np.ndarray,
+        near: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return inverse variances and the noise of each spaxel (NaN where the variance was given)."""
-        usable = good & self.fitted
+        """Return inverse variances and the noise of each spaxel (NaN where the variance was given).
+
+        Pixels `near` a line are fitted though they lie beyond the windows about the guesses.
+        """
+        usable = good & (self.fitted if near is None else self.fitted | near)
         if variance is not None:
             # Bad pixels come with a variance of 1, good ones with a positive one.
             ivar = usable / variance

@@ -149,3 +149,14 @@ def test_the_model_of_ifscubes_own_example_has_no_steps() -> None:
     assert windows is not None
     beyond = ~((fit.cube.rest_wavelength >= windows[:, :1]) & (fit.cube.rest_wavelength <= windows[:, 1:])).any(axis=0)
     assert lines[beyond].max() > 0.1 * lines.max()
+
+
+def test_windows_follow_lines_beside_their_guess() -> None:
+    """Centres at the edges of windows of +-250 km/s: half of each line lies beyond, and its error is that of the whole line."""
+    problem = made(4, (50.0, 90.0), (200.0, 250.0))
+    fit, whole = fitted(problem, "rejection", bound=400.0), fitted(problem, "joint", bound=400.0)
+    assert (fit.status == 0).all()
+    for name, pull in pulls(fit, problem).items():
+        assert abs(np.median(pull)) < 0.2, name
+        assert 0.58 <= np.mean(np.abs(pull) < 1) <= 0.75, name
+        assert np.median(fit.error["ha", name] / whole.error["ha", name]) == pytest.approx(1.0, abs=0.1)
