@@ -23,7 +23,7 @@ _SCIPY_TOLERANCE = 1e-6
 
 
 class Descent:
-    """How IFSCube minimises (section 5.1). A hundred times slower than our own way: for spectra with two minima only.
+    """How IFSCube minimises (section 5.1). Ten times slower than our own way: for spectra with two minima only.
 
     Kept faults: chi2 itself, not its residuals, is minimised by one-sided differences, with an absolute tolerance.
     """
