@@ -74,7 +74,7 @@ def _fitter(sample: SimulatedSpectra, precision: str) -> Callable[..., NDArray[n
     setup = prepare(config, sample.edges, 0.0)
     window = (float(sample.wavelength[0]), float(sample.wavelength[-1]))
     n_pix = pixel_bucket(len(sample.wavelength))
-    coords = setup.model.coords(sample.edges, window, None, n_pix)
+    coords = setup.model.coords(sample.edges, window, n_pix)
     finder = StartFinder(setup, coords.pixel_velocity, coords.width)
     weights = rejection_weights(sample.wavelength, setup.model.rest_wavelengths, setup.guess_sigma, 0.0, ())
     options = Options(linear="eliminate", max_iter=config.fit.max_iter, tolerance=config.fit.tolerance)

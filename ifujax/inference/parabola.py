@@ -79,7 +79,7 @@ def errors_hold(
     actual, said, resting = rises(
         model, space, obs, x, options=options, precision=precision, devices=devices, blocks_for=blocks_for
     )
-    holds = np.logical_not(resting)
+    holds: np.ndarray = ~np.asarray(resting, bool)
     for k, step in enumerate(_STEPS):
         low, high = _LIMITS[abs(step)]
         with np.errstate(invalid="ignore"):
@@ -119,7 +119,7 @@ def rises(
     parts = [result for _, result in run_blocks(task, np.arange(obs.batch), size, runner.devices, precision)]
     actual, said, resting = (np.concatenate([part[k] for part in parts]) for k in range(3))
     actual[~known], said[~known] = 0.0, 0.0
-    return actual, said, (resting > 0) & known
+    return actual, said, np.asarray(resting > 0) & known
 
 
 def _not_linear(model: Any, space: ParameterSpace) -> tuple[int, ...]:

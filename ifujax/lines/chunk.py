@@ -137,8 +137,9 @@ class ChunkFitter:
         self.setup: Setup = prepare(config, cube.rest_edges, cube.redshift)
         self.preparation = Preparation(cube, config, self.setup, frozen)
         model = self.setup.model
-        self.coords = model.coords(cube.rest_edges, self.preparation.window, self.setup.line_windows, self.preparation.n_pix)
+        self.coords = model.coords(cube.rest_edges, self.preparation.window, self.preparation.n_pix)
         self.finder = StartFinder(self.setup, self.coords.pixel_velocity, self.coords.width)
+        self.preparation.find_lines(self.finder)
         windows = check_windows(self.setup.lines, cube.rest_wavelength)
         self.derived = line_quantities(config.equivalent_width.sigma_factor, windows)
         self.options = Options(

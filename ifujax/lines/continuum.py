@@ -85,6 +85,16 @@ def fit_rejection(
     return RejectionFit(coefficients, coefficients @ basis, kept)
 
 
+def solve_polynomials(
+    basis: np.ndarray, weights: np.ndarray, used: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coefficients (n, K) of weighted polynomials through the pixels that are `used`, and their normal matrices."""
+    clip = _Clip(basis, weights, 0, 0.0, 0.0)
+    alive = used.astype(float)
+    normal = clip.normal(alive)
+    return _solve(normal, (alive * values) @ clip.design), normal
+
+
 class _Clip:
     """The iteration itself, for as many rows as stay in cache."""
 
@@ -123,11 +133,14 @@ class _Clip:
             coefficients[rows] = self._solve(kept[rows], values[rows])
         return coefficients, kept > 0
 
-    def _solve(self, alive: np.ndarray, data: np.ndarray) -> np.ndarray:
+    def normal(self, alive: np.ndarray) -> np.ndarray:
         size = len(self.basis)
         normal = np.empty((len(alive), size, size))
         normal[:, self.i, self.j] = normal[:, self.j, self.i] = alive @ self.products
-        return _solve(normal, (alive * data) @ self.design)
+        return normal
+
+    def _solve(self, alive: np.ndarray, data: np.ndarray) -> np.ndarray:
+        return _solve(self.normal(alive), (alive * data) @ self.design)
 
 
 def _solve(normal: np.ndarray, rhs: np.ndarray) -> np.ndarray:

@@ -10,15 +10,21 @@ import numpy as np
 from ifujax.data.cube import Cube
 from ifujax.errors import UsageError
 from ifujax.inference.batching import pixel_bucket
+from ifujax.lines.beside_lines import LINE_REACH, fit_beside, line_distance
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.continuum import fit_rejection, rejection_weights
 from ifujax.lines.setup import Setup
+from ifujax.lines.starts.search import StartFinder
 
 _ROWS_AT_ONCE = 256
 """Rows that stay in cache through all the passes below."""
 _CLIP_FLOOR = 4.0
 """In a joint fit only clipped pixels beyond this many standard deviations are masked: the asymmetric
 thresholds of the rejection polynomial also clip plain noise, whose loss would bias the continuum."""
+_FOLLOWED = 3.0
+"""Observed sigma about a line, where it is found, to which its window is widened; the guess may be too narrow, or aside."""
+_FEATURE_EDGE = 1.0
+"""Where a feature beyond the windows of `optimize_fit` ends, in standard deviations."""
 _FEWEST_LINE_FREE = 10
 _UNEVEN = 3.0
 """How much higher than before, in units of the noise, a pixel of a line's falling wing may be."""
@@ -84,11 +90,17 @@ class Preparation:
         regions = LineRegions.of(setup) if regions is None else regions
         self.weights = rejection_weights(self.rest, regions.rest_wavelengths, regions.sigma, options.line_weight, options.weights)
         self.line_free = ~_inside_any(self.rest, regions.reach)
+        self.outside = None if regions.windows is None else ~_inside_any(self.rest, regions.windows)
+        self._finders: tuple[StartFinder, ...] = ()
         self.fitted = np.ones(len(self.rest), bool)
-        if regions.windows is not None and options.mode != "joint":
-            self.fitted = _inside_any(self.rest, regions.windows)
+        if self.outside is not None and options.mode != "joint":
+            self.fitted = ~self.outside
             if not self.fitted.any():
                 raise UsageError("optimization_window must hold a pixel of the cube; it holds none. Widen it.")
+
+    def find_lines(self, *finders: StartFinder) -> None:
+        """Let a frozen continuum leave out the lines of `finders`, which were made for this wavelength axis."""
+        self._finders = finders
 
     def __call__(self, rows: np.ndarray) -> Prepared:
         """Read and prepare spaxels (flat indices)."""
@@ -112,11 +124,12 @@ class Preparation:
             values = np.where(good, values - background, 0.0)
         lowest = np.where(good, values, np.inf).min(axis=1)
         constant = lowest == np.where(good, values, -np.inf).max(axis=1)
-        polynomial, residual, clipped = self._rejection(values, good)
+        polynomial, residual, clipped, distance = self._rejection(values, good, spaxels.variance)
         if self.config.continuum.mode == "rejection":
             background = (background if background.size else 0.0) + (values - residual)
             values = residual
-        ivar, noise = self._weights(spaxels.variance, residual, good, clipped)
+        reach = min(self.config.fit.optimization_window, _FOLLOWED)
+        ivar, noise = self._weights(spaxels.variance, residual, good, clipped, None if distance is None else distance <= reach)
         if self.config.continuum.mode == "joint":
             ivar[self._outliers(residual, ivar, clipped)] = 0.0
         ivar[constant] = 0.0
@@ -127,10 +140,15 @@ class Preparation:
         background = np.pad(background, pad) if background.size else background
         return Prepared(values, residual, ivar, background, polynomial, noise, constant, spaxels.dropped_variance)
 
-    def _rejection(self, values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the rejection polynomial's coefficients, the data less it, and the pixels that it clipped."""
+    def _rejection(
+        self, values: np.ndarray, good: np.ndarray, variance: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return the rejection polynomial's coefficients, the data less it, and the pixels that it clipped.
+
+        And, where the continuum is frozen, how far each pixel is from the nearest line.
+        """
         if self.degree is None:
-            return np.zeros((len(values), 0)), values, np.zeros_like(good)
+            return np.zeros((len(values), 0)), values, np.zeros_like(good), None
         options = self.config.continuum
         fit = fit_rejection(
             self.rest,
@@ -143,36 +161,53 @@ class Preparation:
             lower_threshold=options.lower_threshold,
             upper_threshold=options.upper_threshold,
         )
+        distance = None
+        if options.mode == "rejection" and self._finders:
+            ivar = np.where(good, 1.0, 0.0) if variance is None else good / np.where(variance > 0, variance, np.inf)
+            first = np.where(good, values - fit.continuum, 0.0)
+            distance = line_distance(self._finders, self.rest, np.nan_to_num(first), ivar, self.n_pix)
+            threshold = min(options.lower_threshold, options.upper_threshold) if options.n_iterate else np.inf
+            lines = distance <= LINE_REACH
+            fit = fit_beside(self.rest, self.window, values, good, lines, self.weights, fit, threshold)
         level, failed = fit.continuum, np.isnan(fit.coefficients[:, 0])
         if failed.any():
             level[failed] = _row_median(values[failed], good[failed])[:, None]
-        return fit.coefficients, np.where(good, values - level, 0.0), good & ~fit.kept
+        return fit.coefficients, np.where(good, values - level, 0.0), good & ~fit.kept, distance
 
-    def _wings(self, pulls: np.ndarray, clipped: np.ndarray) -> np.ndarray:
-        """Clipped pixels that continue a line broader than its guess: these are neither outliers nor noise.
+    def _wings(self, pulls: np.ndarray, clipped: np.ndarray, free: np.ndarray) -> np.ndarray:
+        """Clipped pixels that continue a line broader than its guess, or beside it: these are neither outliers nor noise.
 
-        They are joined to where lines are expected through clipped pixels, single gaps allowed, and fall off from there
-        (by the noise, 1 in units of `pulls`, give or take): another line that follows is none of the wing.
+        They are joined to where lines are expected, beyond the pixels that are `free`, through clipped pixels, single gaps
+        allowed. Where the bounds don't let a line come they fall off from there (by the noise, 1 in units of `pulls`, give
+        or take): another line that follows is none of the wing.
         """
         height = np.abs(pulls)
-        reached = np.where(self.line_free, -np.inf, height)
+        reached = np.where(free, -np.inf, height)
         found = np.zeros_like(clipped)
         while True:
             before = np.full_like(height, -np.inf)
             for step in (1, 2):
                 np.maximum(before[:, step:], reached[:, :-step], out=before[:, step:])
                 np.maximum(before[:, :-step], reached[:, step:], out=before[:, :-step])
-            more = clipped & self.line_free & ~found & (height <= before + _UNEVEN)
+            more = clipped & free & ~found & np.where(self.line_free, height <= before + _UNEVEN, np.isfinite(before))
             if not more.any():
                 return found
-            reached[more] = np.minimum(height, before)[more]
+            reached[more] = np.where(self.line_free, np.minimum(height, before), height)[more]
             found |= more
 
     def _weights(
-        self, variance: np.ndarray | None, residual: np.ndarray, good: np.ndarray, clipped: np.ndarray
+        self,
+        variance: np.ndarray | None,
+        residual: np.ndarray,
+        good: np.ndarray,
+        clipped: np.ndarray,
+        near: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return inverse variances and the noise of each spaxel (NaN where the variance was given)."""
-        usable = good & self.fitted
+        """Return inverse variances and the noise of each spaxel (NaN where the variance was given).
+
+        Pixels `near` a line are fitted though they lie beyond the windows about the guesses.
+        """
+        usable = good & (self.fitted if near is None else self.fitted | near)
         if variance is not None:
             # Bad pixels come with a variance of 1, good ones with a positive one.
             ivar = usable / variance
@@ -189,7 +224,7 @@ class Preparation:
         free = np.where(few[:, None], good, free)
         rough = _MAD * _row_median(np.abs(residual - _row_median(residual, free)[:, None]), free & ~clipped)
         pulls = residual / np.where(rough > 0, rough, np.inf)[:, None]
-        free &= few[:, None] | ~self._wings(pulls, clipped)
+        free &= few[:, None] | ~self._wings(pulls, clipped, self.line_free)
         centre = _row_median(residual, free)[:, None]
         rough = _MAD * _row_median(np.abs(residual - centre), free)[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -198,8 +233,12 @@ class Preparation:
             return np.sqrt((np.where(inside, residual, 0.0) ** 2).sum(axis=1) / np.maximum(dof, 1))
 
     def _outliers(self, residual: np.ndarray, ivar: np.ndarray, clipped: np.ndarray) -> np.ndarray:
-        """Clipped pixels away from the lines that neither noise nor the lines' wings explain."""
-        candidates = clipped & self.line_free
+        """Clipped pixels away from the lines that neither noise nor the lines' wings explain.
+
+        With `optimize_fit` these are beyond the lines' windows, and the rest of what stands out there goes with them.
+        """
+        free = self.line_free if self.outside is None else self.outside
+        candidates = clipped & free
         # The medians below are only worth their time where something stands out at all.
         pulls = np.abs(residual) * np.sqrt(ivar)
         rows = np.flatnonzero((candidates & (pulls > 0.5 * _CLIP_FLOOR)).any(axis=1))
@@ -207,8 +246,26 @@ class Preparation:
         if rows.size:
             scatter = _MAD * _row_median(pulls[rows], (ivar[rows] > 0) & self.line_free)
             relative = pulls[rows] / np.where(scatter > 0, scatter, np.inf)[:, None]
-            out[rows] = candidates[rows] & (relative > _CLIP_FLOOR) & ~self._wings(relative, clipped[rows])
+            wings = self._wings(relative, clipped[rows], free)
+            out[rows] = candidates[rows] & (relative > _CLIP_FLOOR) & ~wings
+            if self.outside is not None:
+                sign = np.sign(residual[rows])
+                out[rows] = _grown(out[rows], sign * np.where(relative > _FEATURE_EDGE, 1.0, 0.0), self.outside & ~wings)
         return out
+
+
+def _grown(found: np.ndarray, sign: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Pixels (n, wave) joined to those `found` by pixels of the same `sign` (0: of none) that are `allowed`."""
+    while True:
+        more = np.zeros_like(found)
+        same = allowed & (sign != 0)
+        joined = sign[:, 1:] == sign[:, :-1]
+        more[:, 1:] |= found[:, :-1] & joined
+        more[:, :-1] |= found[:, 1:] & joined
+        more &= same & ~found
+        if not more.any():
+            return found
+        found = found | more
 
 
 def _inside_any(wavelength: np.ndarray, ranges: np.ndarray) -> np.ndarray:

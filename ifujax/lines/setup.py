@@ -29,7 +29,8 @@ class Setup:
 
     `guess_velocity` and `guess_sigma` (lines,) are the declared guesses in km/s, `guess_shape` those of the shapes' own
     parameters by name; `strength_range` (lines, 2) what the strengths may be: 0 or infinite; `reach` (lines, 2) the
-    rest wavelengths that a line can affect; `line_windows` those beyond which it is cut, or None.
+    rest wavelengths that a line can affect; `line_windows` those in which it is sought
+    (`optimize_fit`), or None.
     """
 
     lines: tuple[Line, ...]
@@ -68,7 +69,6 @@ def prepare(config: LineFitConfig, rest_edges: np.ndarray, redshift: float) -> S
         profile=config.model.profile,
         resolved=_resolved(config, lines, rest_edges, redshift),
         n_continuum=degree + 1 if joint and degree is not None else 0,
-        windowed=windows is not None,
         rest_wavelengths=rest,
         redshift=np.float64(redshift),
         spread=_line_spread(config.model.lsf),

@@ -30,7 +30,7 @@ from ifujax.models.voigt import (
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["velocity", "inverse", "squared_width", "window", "basis", "width", "pixel_velocity", "background"],
+    data_fields=["velocity", "inverse", "squared_width", "basis", "width", "pixel_velocity", "background"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -45,8 +45,6 @@ class SpectralCoords:
         ``1 / (1 + v / c)`` of each centre (sampled), velocity over wavelength width (resolved), or 1 / pixel width.
     squared_width : array (lines, n_pix) or (lines, 0)
         Squared velocity widths of the pixels (resolved only).
-    window : array (lines, n_pix) or (lines, 0)
-        1 where a line may contribute, 0 beyond its window; empty for no limit.
     basis : array (K, n_pix)
         Continuum basis.
     width : array (n_pix,)
@@ -60,14 +58,13 @@ class SpectralCoords:
     velocity: Any
     inverse: Any
     squared_width: Any
-    window: Any
     basis: Any
     width: Any
     pixel_velocity: Any
     background: Any
 
 
-COORDS_AXES = SpectralCoords(None, None, None, None, None, None, None, 0)
+COORDS_AXES = SpectralCoords(None, None, None, None, None, None, 0)
 """All fits share the wavelength axis; each has its own background."""
 
 
@@ -80,7 +77,7 @@ _OWN_PARAMETERS = {"gauss_hermite": ("h3", "h4"), "voigt": ("lorentz_fwhm",)}
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["rest_wavelengths", "redshift", "spread"],
-    meta_fields=["names", "strengths", "shapes", "profile", "resolved", "n_continuum", "windowed", "h4_constant"],
+    meta_fields=["names", "strengths", "shapes", "profile", "resolved", "n_continuum", "h4_constant"],
 )
 @dataclass(frozen=True)
 class EmissionSpectrum:
@@ -107,8 +104,6 @@ class EmissionSpectrum:
         Whether pixels are narrow enough for `gaussian_resolved`, an integrated profile's cheaper form.
     n_continuum : int
         Coefficients of the continuum: the linear block. 0 for none.
-    windowed : bool
-        Whether lines are cut beyond their windows.
     h4_constant : float
         Constant term of H4: 3, or the -3 of IFSCube 1.3.
     """
@@ -119,7 +114,6 @@ class EmissionSpectrum:
     profile: Literal["integrated", "sampled"]
     resolved: bool
     n_continuum: int
-    windowed: bool
     rest_wavelengths: Any
     redshift: Any
     spread: LineSpread | None
@@ -144,9 +138,7 @@ class EmissionSpectrum:
         """Names of the continuum coefficients."""
         return tuple(f"continuum.{k}" for k in range(self.n_continuum))
 
-    def coords(
-        self, rest_edges: np.ndarray, window: tuple[float, float], line_windows: np.ndarray | None, n_pix: int
-    ) -> SpectralCoords:
+    def coords(self, rest_edges: np.ndarray, window: tuple[float, float], n_pix: int) -> SpectralCoords:
         """Work out the coordinates of a wavelength axis (NumPy, float64), padded to `n_pix`.
 
         Parameters
@@ -155,8 +147,6 @@ class EmissionSpectrum:
             Pixel edges, rest Angstrom, ascending.
         window : (low, high)
             What the continuum basis maps to [-1, 1].
-        line_windows : array (lines, 2), optional
-            Rest wavelengths between which each line may contribute.
         n_pix : int
             Padded number of pixels, m or more.
         """
@@ -175,13 +165,10 @@ class EmissionSpectrum:
                 velocity, inverse, squared_width = 0.5 * (velocity[:, 1:] + velocity[:, :-1]), step / width, step**2
         else:
             velocity, inverse = at_centres, 1.0 / (1.0 + at_centres / C_KMS)
-        inside = np.zeros((len(rest), 0))
-        if line_windows is not None:
-            inside = ((centres >= line_windows[:, :1]) & (centres <= line_windows[:, 1:])).astype(np.float64)
         basis = legendre_basis(centres, *window, self.n_continuum - 1) if self.n_continuum else np.zeros((0, n_pix))
         basis[:, m:] = 0.0  # padding lies outside [-1, 1], where polynomials explode
         width = np.where(np.arange(n_pix) < m, width, 0.0)
-        return SpectralCoords(velocity, inverse, squared_width, inside, basis, width, at_centres, np.zeros((0, n_pix)))
+        return SpectralCoords(velocity, inverse, squared_width, basis, width, at_centres, np.zeros((0, n_pix)))
 
     def _get(self, params: Mapping[str, Array], i: int, parameter: str) -> Array:
         return params[f"{self.names[i]}.{parameter}"]
@@ -240,10 +227,8 @@ class EmissionSpectrum:
     def line(self, params: Mapping[str, Array], coords: SpectralCoords, i: int) -> Array:
         """Return the flux density of line `i`, (n_pix,)."""
         if self.profile == "integrated":
-            shape = self._integrated(params, coords, i) * self.flux(params, i)
-        else:
-            shape = self._sampled(params, coords, i) * self.amplitude(params, i)
-        return shape * coords.window[i] if self.windowed else shape
+            return self._integrated(params, coords, i) * self.flux(params, i)
+        return self._sampled(params, coords, i) * self.amplitude(params, i)
 
     def _integrated(self, params: Mapping[str, Array], coords: SpectralCoords, i: int) -> Array:
         """Mean flux density in each pixel per unit flux."""

@@ -36,7 +36,6 @@ class Problem:
     upper: np.ndarray
     n_shape: int
     h4_constant: float
-    windows: np.ndarray
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """Amplitudes of the untied lines, then velocity, sigma[, h3, h4] of each group."""
@@ -55,8 +54,7 @@ class Problem:
                     third = (2 * np.sqrt(2) * w**3 - 3 * np.sqrt(2) * w) / np.sqrt(6)
                     fourth = (4 * w**4 - 12 * w**2 + self.h4_constant) / np.sqrt(24)
                     shape = shape * (1 + pars[2] * third + pars[3] * fourth)
-                low, high = self.windows[i]
-                total = total + np.where((self.wavelength >= low) & (self.wavelength <= high), amplitude[i] * shape, 0.0)
+                total = total + amplitude[i] * shape
         return total
 
     def pulls(self, x: np.ndarray) -> np.ndarray:
@@ -113,7 +111,6 @@ def problem_of(fit: ifujax.CubeFit, y: int = 0, x: int = 0) -> tuple[Problem, np
         np.array(upper) * scale,
         len(shape),
         fit.setup.model.h4_constant,
-        np.tile([-np.inf, np.inf], (len(lines), 1)) if fit.setup.line_windows is None else fit.setup.line_windows,
     )
     return problem, np.array(solution) * scale
 

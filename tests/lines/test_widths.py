@@ -118,9 +118,7 @@ def model_of(shapes: tuple[str, ...], *, lsf: bool = False, rest: tuple[float, .
     n = len(shapes)
     spread = LineSpread("constant", np.array([2.6]), np.zeros(0), np.float64(0.0)) if lsf else None
     names = tuple("ab"[:n])
-    return EmissionSpectrum(
-        names, ("flux",) * n, shapes, "integrated", False, 0, False, np.array(rest[:n]), np.float64(0.0), spread
-    )
+    return EmissionSpectrum(names, ("flux",) * n, shapes, "integrated", False, 0, np.array(rest[:n]), np.float64(0.0), spread)
 
 
 def parameters_of(model: EmissionSpectrum) -> dict[str, float]:
@@ -130,7 +128,7 @@ def parameters_of(model: EmissionSpectrum) -> dict[str, float]:
 
 
 def coords_of(model: EmissionSpectrum) -> SpectralCoords:
-    return model.coords(EDGES, (EDGES[0], EDGES[-1]), None, 224)
+    return model.coords(EDGES, (EDGES[0], EDGES[-1]), 224)
 
 
 def evaluated(quantities: VelocityQuantities, model: EmissionSpectrum) -> Callable[[dict], dict]:

@@ -14,9 +14,11 @@ from ifujax.data.cube import Cube
 from ifujax.inference.declarations import Bounded, Declaration, Fixed
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
-from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess
+from ifujax.inference.status import AT_BOUND
+from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess, Progress
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.ifscube.adapt import difference_step
+from ifujax.lines.ifscube.descent import Descent
 from ifujax.lines.ifscube.goodness import chi_square, degrees_of_freedom, flux_scale
 from ifujax.lines.ifscube.measure import measure
 from ifujax.lines.ifscube.packing import Packing
@@ -24,9 +26,11 @@ from ifujax.lines.ifscube.preparation import CompatPreparation, CompatPrepared, 
 from ifujax.lines.ifscube.profiles import LineParameters, line_profiles
 from ifujax.lines.ifscube.stopping import forward_difference_point
 from ifujax.lines.preparation import Prepared
-from ifujax.lines.starts.packing import Named
+from ifujax.lines.starts.packing import Named, named_starts
 from ifujax.lines.starts.search import Starts
 
+OTHER_STARTS = {"gaussian": 1, "gauss_hermite": 20}
+"""Starts from the data beside IFSCube's own. Gauss-Hermite lines have minima at the corners of h3 and h4."""
 _SMALLEST_STEP = 1e-6
 """Difference steps below this move nothing that can be told from rounding."""
 _ROWS_AT_ONCE = 256
@@ -67,6 +71,7 @@ class CompatFitter(ChunkFitter):
         self.rest_lines = np.asarray(self.setup.model.rest_wavelengths)
         self.packing = Packing(self.setup)
         self.step = difference_step(config)
+        self.descent = Descent(self.packing, config)
 
     def dof(self, n_good: np.ndarray) -> np.ndarray:
         """Return what IFSCube divides chi2 by."""
@@ -88,10 +93,61 @@ class CompatFitter(ChunkFitter):
             result[f"{line.name}.velocity_dispersion"] = float(self.setup.guess_sigma[i])
         return result
 
-    def _ways(self, found: Starts, ready: Prepared, guess: Guess | None) -> list[Named]:
+    def fit(self, rows: np.ndarray, progress: Progress | None = None, guess: Guess | None = None) -> ChunkResult:
+        """Fit from IFSCube's start, and from others; the lowest counts, but where IFSCube's minimum is known to be another."""
+        if self.config.fit.fixed:
+            return super().fit(rows, progress, guess)
+        quiet = self.without_draws()
+        own = ChunkFitter.fit(quiet, rows, progress, guess)
+        quiet.config = replace(quiet.config, fit=replace(quiet.config.fit, starts=OTHER_STARTS[self.setup.lines[0].shape]))
+        bounds = ({}, {}) if guess is None else (guess.lower, guess.upper)
+        other = ChunkFitter.fit(quiet, rows, None, Guess({}, *bounds, search=True))
+        best = own.take(~self._is_better(other, own, rows, guess), other)
+        if not self.config.fit.monte_carlo:
+            return best
+        return super().fit(rows, None, Guess(dict(zip(self.setup.model.parameter_names, best.solution.T)), *bounds))
+
+    def _is_better(self, other: ChunkResult, own: ChunkResult, rows: np.ndarray, guess: Guess | None) -> np.ndarray:
+        """Whether other starts end lower than IFSCube's by more than the noise hides, (n,), and IFSCube not where ours does.
+
+        Of Gauss-Hermite lines IFSCube's end says nothing: its start moved by 1e-9 changes it by more than the noise.
+        """
+        unit = other.chi2 / np.maximum(other.n_good - self.n_free, 1)  # 1 where the variance is right
+        lower = (other.status == 0) & (own.status == 0) & (own.chi2 - other.chi2 > unit)
+        gaussian = self.setup.lines[0].shape == "gaussian"
+        if gaussian and self.step > _SMALLEST_STEP and not self.packing.shares_scale:
+            some = np.flatnonzero(lower)
+            lower[some] = np.abs(self._ends(rows[some], None if guess is None else guess.of(some)) - own.chi2[some]) > unit[some]
+        return lower | ((other.status == 0) & (own.status != 0))
+
+    def _ends(self, rows: np.ndarray, guess: Guess | None) -> np.ndarray:
+        """Return chi2 where IFSCube's minimiser itself ends, (n,)."""
+        ends = np.full(len(rows), np.nan)
+        if not len(rows):
+            return ends
+        ready = cast(CompatPrepared, self.preparation(rows))
+        good = ready.ivar[:, : self.cube.shape[0]] > 0
+        scale = flux_scale(ready.data, good)
+        start = self._start(len(rows), guess)
+        narrow = {} if guess is None else {name: (guess.lower[name], guess.upper[name]) for name in guess.lower}
+        for k, used in enumerate(good):
+            values, ivar = ready.values[k, : len(used)][used], ready.ivar[k, : len(used)][used]
+            weights = np.full_like(values, 1.0 / scale[k] ** 2) if self.cube.uncertainty is None else ivar
+            mine = np.array([start[name][k] for name in self.setup.model.parameter_names])
+            bounds = {name: (low[k], high[k]) for name, (low, high) in narrow.items()}
+            ends[k] = self.descent(self.preparation.rest[used], values, weights, mine, float(scale[k]), bounds)
+        return ends
+
+    def _start(self, n: int, guess: Guess | None) -> Named:
+        """Return IFSCube's start of `n` spectra: the guess, and what is given for them where it is known."""
+        way = {name: np.full(n, value) for name, value in self.guess.items()}
         given = {} if guess is None else guess.params
-        way = {name: np.full(len(ready.ivar), value) for name, value in self.guess.items()}
-        return [way | {name: np.where(np.isfinite(value), value, way[name]) for name, value in given.items()}]
+        return way | {name: np.where(np.isfinite(value), value, way[name]) for name, value in given.items()}
+
+    def _ways(self, found: Starts, ready: Prepared, guess: Guess | None) -> list[Named]:
+        if guess is not None and guess.search:
+            return named_starts(self.setup, found)
+        return [self._start(len(ready.ivar), guess)]
 
     def _without_unseen(self, space: ParameterSpace, ready: Prepared, found: Starts) -> tuple[ParameterSpace, np.ndarray]:
         return space, np.zeros((len(ready.ivar), len(self.setup.lines)), bool)
@@ -127,7 +183,12 @@ class CompatFitter(ChunkFitter):
             else:  # NaN where the data say nothing
                 slot = _SLOTS.index("velocity_dispersion" if name == "sigma" else name)
                 values[:, :, q] = np.where(np.isnan(values[:, :, q]), np.nan, table[:, :, slot])
-        return replace(chunk, solution=solution, values=values, chi2=chi2)
+        warn = chunk.warn
+        if not self.config.fit.fixed:  # of what is reported, not of the minimum that it lies beside
+            at_bound = np.zeros(len(warn), bool)
+            at_bound[sound] = self.packing.at_bound(_of_rows(space, len(warn), sound), solution[sound])
+            warn = (warn & ~AT_BOUND.value) | np.where(at_bound, AT_BOUND.value, 0).astype(warn.dtype)
+        return replace(chunk, solution=solution, values=values, chi2=chi2, warn=warn)
 
     def _stopped(
         self, solution: np.ndarray, ready: CompatPrepared, space: ParameterSpace, scale: np.ndarray, rows: np.ndarray
@@ -138,14 +199,17 @@ class CompatFitter(ChunkFitter):
         values, ivar = (array[np.ix_(rows, used)] for array in (ready.values, ready.ivar))
         table = solution.reshape(-1, *self.packing.packed.shape[1:])
         if self.step > _SMALLEST_STEP and not self.config.fit.fixed:
-            wide = space.broadcast(len(ready.ivar))
-            mine = jax.tree.map(lambda leaf: leaf[rows], wide)
-            moves = self.packing.moves(mine, solution, scale)
+            moves = self.packing.moves(_of_rows(space, len(ready.ivar), rows), solution, scale)
             table = forward_difference_point(wave, self.rest_lines, values, ivar, table, moves, self.step)
         residual = values - line_profiles(wave, self.rest_lines, table).sum(axis=1)
         good = ivar > 0
         variance = None if self.cube.uncertainty is None else 1.0 / np.where(good, ivar, 1.0)
         return table.reshape(solution.shape), chi_square(residual, variance, good, scale)
+
+
+def _of_rows(space: ParameterSpace, n: int, rows: np.ndarray) -> ParameterSpace:
+    """Return the parameter space of some of `n` spectra."""
+    return jax.tree.map(lambda leaf: leaf[rows], space.broadcast(n))
 
 
 def _keyword(item: Declaration) -> str | float:

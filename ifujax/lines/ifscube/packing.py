@@ -20,6 +20,8 @@ from ifujax.lines.starts.packing import pack_named
 
 _BLOCK = 64
 """Spectra a compiled call."""
+_ROUNDING = 1e-12
+"""What packing a solution again may move it by, relative to 1."""
 
 
 class Packing:
@@ -31,6 +33,10 @@ class Packing:
         Change of the table of amplitude, velocity, sigma[, h3, h4] with each packed parameter: 1 or 0, and for the lines
         that share the scale of a fixed one (section 5.5) their ratio to it.
     is_amplitude : array (n_packed,) bool
+    packed_names, declared, leaders
+        Name and declaration of each packed parameter, and its first entry (line, slot).
+    shares_scale : bool
+        Whether fixed lines share the scale of the first of them.
     n_constraints : int
         Equalities and inequalities, which all count as lost degrees of freedom.
     """
@@ -40,7 +46,8 @@ class Packing:
         roles = SHAPE_PARAMETERS[setup.lines[0].shape]
         shape = (len(setup.lines), 1 + len(roles))
         kinematics = list({id(line.kinematics): line.kinematics for line in setup.lines}.values())
-        packed, declared = [], []
+        packed: list[np.ndarray] = []
+        declared: list[Declaration] = []
         leading: list[Line] = []
         for i, line in enumerate(setup.lines):
             item = line.strength_declaration
@@ -56,10 +63,13 @@ class Packing:
                 if not isinstance(item, Fixed):
                     packed.append(_entries(shape, members, slot))
                     declared.append(item)
-        self.packed = np.stack(packed)
+        self.packed, self.declared = np.stack(packed), tuple(declared)
+        self.leaders = [tuple(np.argwhere(entries == 1.0)[0]) for entries in packed]
+        self.packed_names = tuple(f"{setup.lines[line].name}.{('amplitude', *roles)[slot]}" for line, slot in self.leaders)
         self.n_constraints = sum(_constraints(item) for item in declared)
         self.is_amplitude = np.arange(len(packed)) < len(leading)
         followed = any(_follows(line) for line in setup.lines)
+        self.shares_scale = followed
         self._scales = [(q, f"{line.name}.amplitude") for q, line in enumerate(leading) if followed and _is_fixed(line)]
 
     @property
@@ -98,6 +108,17 @@ class Packing:
             packed[q] = moved / moved[self.packed[q] == 1.0]
         unit = np.where(self.is_amplitude, scale[:, None], 1.0)
         return Moves(packed, unit, tangent, x, lower, upper)
+
+    def at_bound(self, space: ParameterSpace, solution: np.ndarray) -> np.ndarray:
+        """Return whether a free parameter of `solution` (n, parameters), which must be finite, lies at its bound, (n,)."""
+        n = len(solution)
+        x = pack_named(self.setup, space, dict(zip(self.setup.model.parameter_names, solution.T)), n)[0]
+        # All rows at once, on columns: a vmap would compile anew for every number of them.
+        with jax.enable_x64(True):
+            sides = jax.tree.map(np.transpose, space.broadcast(n)).box()
+        low, high = (np.stack([np.broadcast_to(np.asarray(side), n) for side in each], axis=1) for each in sides)
+        near = _ROUNDING * (1.0 + np.abs(x))
+        return np.asarray(((x <= low + near) | (x >= high - near)).any(axis=1))
 
 
 def _entries(shape: tuple[int, int], lines: Any, slot: int) -> np.ndarray:

@@ -193,7 +193,7 @@ def primary_header(fit: CubeFit) -> fits.Header:
         "NOISE": ("estimated" if cube.uncertainty is None else "given", "from line-free residuals, or an input plane"),
         "ERRTYPE": ("montecarlo" if fit.found.draws.shape[1] else "covariance", "where errors come from"),
         "ERRSCALE": (config.fit.scale_errors, "errors multiplied by sqrt(reduced chi2)"),
-        "OPTFIT": (config.fit.optimize_fit, "lines limited to windows"),
+        "OPTFIT": (config.fit.optimize_fit, "lines sought in windows"),
         "STARTS": (config.fit.starts, "starting points per spaxel"),
         "NFREE": (fit.n_free, "free parameters per spaxel"),
     }

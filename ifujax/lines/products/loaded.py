@@ -298,14 +298,13 @@ class LoadedFit:
             profile=self.profile,
             resolved=False,
             n_continuum=0,
-            windowed=False,
             rest_wavelengths=np.array(self.line_wavelengths),
             redshift=0.0,
             spread=None,
             h4_constant=self.h4_constant,
         )
         edges = cube.rest_edges
-        return model, model.coords(edges, (edges[0], edges[-1]), None, cube.shape[0])
+        return model, model.coords(edges, (edges[0], edges[-1]), cube.shape[0])
 
     def _components(self, row: int) -> np.ndarray:
         """Return each line of one spaxel by itself, (lines, wave)."""

@@ -16,7 +16,8 @@ from ifujax.lines.config import LineFitConfig
 from ifujax.lines.preparation import LineRegions, Preparation
 from ifujax.lines.results import CubeFit
 from ifujax.lines.selection.nested import starts_beside
-from ifujax.lines.setup import prepare
+from ifujax.lines.setup import Setup, prepare
+from ifujax.lines.starts.search import StartFinder
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ class Comparison:
         """Return what fits one of the candidates; parameters are those of `ChunkFitter`."""
         return ComparedFitter(self, cube, config, frozen, precision, devices, warm_up=warm_up)
 
-    def regions(self, cube: Cube) -> LineRegions:
-        """Return where any of the candidates has lines: noise and outliers are sought elsewhere."""
+    def setups(self, cube: Cube) -> list[Setup]:
+        """Return the lines of all candidates: noise, outliers and a frozen continuum are sought where none has any."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", IfujaxWarning)  # each candidate's own fit warns
-            return LineRegions.of(*(prepare(config, cube.rest_edges, cube.redshift) for config in self.candidates))
+            return [prepare(config, cube.rest_edges, cube.redshift) for config in self.candidates]
 
 
 class ComparedFitter(ChunkFitter):
@@ -62,7 +63,12 @@ class ComparedFitter(ChunkFitter):
     ) -> None:
         super().__init__(cube, config, frozen, precision, devices, warm_up=warm_up)
         self.comparison = comparison
-        self.preparation = Preparation(cube, config, self.setup, frozen, comparison.regions(cube))
+        setups = comparison.setups(cube)
+        self.preparation = Preparation(cube, config, self.setup, frozen, LineRegions.of(*setups))
+        if config.continuum.mode == "rejection":
+            coords = [setup.model.coords(cube.rest_edges, self.preparation.window, self.preparation.n_pix) for setup in setups]
+            finders = (StartFinder(setup, axis.pixel_velocity, axis.width) for setup, axis in zip(setups, coords))
+            self.preparation.find_lines(*finders)
 
     def fit(self, rows: np.ndarray, progress: Progress | None = None, guess: Guess | None = None) -> ChunkResult:
         """Run all steps on some spaxels (flat indices)."""
