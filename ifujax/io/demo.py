@@ -100,6 +100,8 @@ def demo_file(name: str, progress: Progress | None = None) -> Path:
     path = folder / name
     if path.is_file() and _sha256(path) == members[name].sha256:
         return path
+    if path.is_symlink():
+        raise DataError(f"{path} must be a file of the demonstration; it is a link to something else. Remove or rename the link.")
     if not named:
         # Nobody else may write where compiled programs are kept too.
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
