@@ -17,7 +17,8 @@ import numpy as np
 from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.io.locks import output_lock
 from ifujax.io.output import explained, flush, remove_partial
-from ifujax.io.owned import NotOursError, OwnFolder
+from ifujax.io.own_folder import OwnFolder
+from ifujax.io.owned import NotOursError
 
 _IDENTITY, _README, _CHUNK = "identity.json", "README.txt", r"[A-Za-z0-9_-]+"
 _TOLD = 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -17,7 +16,8 @@ from ifujax.errors import DataError, IfujaxWarning
 from ifujax.io.checkpoint import ChunkStore, chunk_folder, left_by_killed_run
 from ifujax.io.locks import OutputTakenError, lock_file, output_lock
 from ifujax.io.output import atomic_path, remove_partial
-from ifujax.io.owned import NotOursError, OwnFolder, open_regular, remove_own
+from ifujax.io.own_folder import OwnFolder
+from ifujax.io.owned import NotOursError, open_regular, remove_own
 from ifujax.io.streamed import LargeImage, append_large
 
 IDENTITY = {"input": "cube.fits"}
@@ -317,20 +317,58 @@ def test_folders_that_lead_there_may_be_links(output, tmp_path):
     assert [path.name for path in output.parent.iterdir()] == ["out.fits"]
 
 
-def test_a_disk_that_keeps_no_modes(output, monkeypatch):
-    folder = keep(output)
-    folder.chmod(0o777)
+class Disk:
+    """A disk with habits of its own: what it says of any file that is private and this user's."""
 
-    real = tempfile.TemporaryFile
+    def __init__(self, monkeypatch, folder, owner, mode):
+        self.folder, self.owner, self.mode = str(folder), owner, mode
+        self.stat, self.lstat, self.fstat = os.stat, os.lstat, os.fstat
+        monkeypatch.setattr(os, "fstat", self.said_of)
+        monkeypatch.setattr(os, "lstat", lambda path: self.lies(self.lstat(path), str(path)))
+        monkeypatch.setattr(os, "stat", lambda path, **more: self.lies(self.stat(path, **more), str(path), **more))
 
-    def loose(**_):
-        file = real(dir=output.parent)
-        os.fchmod(file.fileno(), 0o777)
-        return file
+    def said_of(self, descriptor):
+        return self.lies(self.fstat(descriptor), os.readlink(f"/proc/self/fd/{descriptor}"))
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", loose)
-    with pytest.warns(IfujaxWarning, match="does not keep who may write"), ChunkStore.open(output, IDENTITY) as store:
-        assert store.resumed == 2
+    def lies(self, facts, path, dir_fd=None, **_):
+        if not path.startswith(self.folder) and dir_fd is None:
+            return facts
+        values = list(facts)
+        values[0] |= self.mode
+        if values[4] == os.getuid():
+            values[4] = self.owner
+        return os.stat_result(values)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="files are told by their names in /proc")
+@pytest.mark.parametrize(("owner", "mode"), [(os.getuid(), 0o777), (65534, 0), (777, 0o777)])
+def test_a_disk_that_keeps_no_owners_or_modes(output, monkeypatch, owner, mode):
+    Disk(monkeypatch, output.parent, owner, mode)
+    with pytest.warns(IfujaxWarning, match="does not keep whose a file is"):
+        folder = keep(output)
+    assert folder.lstat().st_uid == owner
+    draft = output.with_name(".partial-0123456789ab-out.fits")
+    draft.write_text("half")
+
+    def go_on():
+        with ChunkStore.open(output, IDENTITY) as store:
+            assert store.resumed == 2
+            assert not draft.exists()
+            store.remove()
+
+    with pytest.warns(IfujaxWarning, match="does not keep whose a file is"):
+        go_on()
+    assert not folder.exists()
+
+
+@as_root
+def test_owners_that_such_a_disk_does_keep(output, monkeypatch):
+    Disk(monkeypatch, output.parent, 65534, 0)
+    with pytest.warns(IfujaxWarning, match="does not keep"):
+        folder = keep(output)
+    os.chown(folder, SOMEBODY, SOMEBODY)
+    with pytest.raises(NotOursError, match="another user"), ChunkStore.open(output, IDENTITY):
+        pass
 
 
 # --- lock files
