@@ -177,10 +177,15 @@ class ChunkStore:
             return
         try:
             self._own.clear(last=_IDENTITY)  # which tells the outputs to be ours
-        except (OSError, NotOursError) as error:
-            reason = str(error.strerror if isinstance(error, OSError) else error).rstrip(".")
+        except OSError as error:
             warnings.warn(
-                f"{self.folder} could not be removed ({reason}). It isn't needed any more: delete it.",
+                f"{self.folder} could not be removed ({error.strerror}). It isn't needed any more: delete it.",
+                IfujaxWarning,
+                stacklevel=2,
+            )
+        except NotOursError as error:
+            warnings.warn(
+                f"{self.folder} could not be removed: it {error.complaint}. Move away what is needed of it, and delete the rest.",
                 IfujaxWarning,
                 stacklevel=2,
             )
@@ -213,7 +218,7 @@ class ChunkStore:
         if resume:
             self._stale = True  # the run may yet be refused
             return
-        self.remove()
+        self._own.clear(last=_IDENTITY)
         if self._outputs:
             self._begin()
 

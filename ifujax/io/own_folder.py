@@ -244,7 +244,8 @@ class OwnFolder:
     def _refused(self, complaint: str, advice: str) -> NotOursError:
         return NotOursError(
             f"finished chunks must be in a folder that a run of yours has made; {self.path} {complaint}. "
-            f"Nothing was changed. {advice}, or choose another output."
+            f"Nothing was changed. {advice}, or choose another output.",
+            complaint,
         )
 
 

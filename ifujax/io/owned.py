@@ -26,7 +26,17 @@ _IS_LINK = (errno.ELOOP, errno.EMLINK)
 
 
 class NotOursError(DataError):
-    """Something lies in the place of a file of ours that this user's runs have not put there, or others could have changed."""
+    """Something lies in the place of a file of ours that this user's runs have not put there, or others could have changed.
+
+    Attributes
+    ----------
+    complaint : str
+        What is wrong with it, in a few words.
+    """
+
+    def __init__(self, message: str, complaint: str = "") -> None:
+        super().__init__(message)
+        self.complaint = complaint
 
 
 def distrust(facts: os.stat_result, owner: int | None = None, loose: int = 0) -> str:
@@ -124,4 +134,5 @@ def _require_regular(facts: os.stat_result, path: str | Path) -> None:
 
 
 def _not_a_file(path: str | Path, complaint: str) -> NotOursError:
-    return NotOursError(f"{path} must be a file of a run; it {complaint}. Remove or rename it, or choose another output.")
+    message = f"{path} must be a file of a run; it {complaint}. Remove or rename it, or choose another output."
+    return NotOursError(message, complaint)
