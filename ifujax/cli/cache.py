@@ -58,7 +58,7 @@ def compilation_cache(root: Path | None = None) -> Path | None:
 def prune(root: Path, limit: int) -> None:
     """Remove compiled programs under `root`, unused for longest first, until the rest take at most `limit` bytes."""
     found = []
-    own = [folder for folder in root.glob("jax-*") if not _distrust(folder)]  # a link leads to others' files
+    own = [folder for folder in root.glob("jax-*") if folder.is_dir() and not folder.is_symlink()]  # nor where a link leads
     for path in (path for folder in own for path in folder.iterdir()):
         try:
             facts = path.lstat()

@@ -114,7 +114,7 @@ def demo_file(name: str, progress: Progress | None = None) -> Path:
         with atomic_path(path, overwrite=True) as partial:
             _extract(wheel, members[name], partial)
         for each, member in members.items():
-            if not (folder / each).exists():
+            if not os.path.lexists(folder / each):
                 # Sixty megabytes once, not once a file; what isn't there is asked for when it is needed.
                 with contextlib.suppress(DataError, UsageError), atomic_path(folder / each) as partial:
                     _extract(wheel, member, partial)
