@@ -6,7 +6,6 @@ JAX loads machine code from this folder: it is used only if nobody but the user 
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import stat
 import warnings
@@ -14,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ifujax.errors import IfujaxWarning
+from ifujax.io.owned import distrust
 
 SIZE_LIMIT = 512 * 2**20
 """Bytes, over all versions of jax; the files unused for longest go first."""
@@ -58,7 +58,8 @@ def compilation_cache(root: Path | None = None) -> Path | None:
 def prune(root: Path, limit: int) -> None:
     """Remove compiled programs under `root`, unused for longest first, until the rest take at most `limit` bytes."""
     found = []
-    for path in root.glob("jax-*/*"):
+    own = [folder for folder in root.glob("jax-*") if folder.is_dir() and not folder.is_symlink()]  # nor where a link leads
+    for path in (path for folder in own for path in folder.iterdir()):
         try:
             facts = path.lstat()
         except FileNotFoundError:
@@ -76,15 +77,7 @@ def prune(root: Path, limit: int) -> None:
 def _distrust(folder: Path) -> str:
     """Return why `folder` may not be trusted, or nothing."""
     facts = folder.lstat()
-    if not stat.S_ISDIR(facts.st_mode):
-        return "is a link, or no folder"
-    if not hasattr(os, "geteuid"):
-        return ""  # no such notion of owner and mode
-    if facts.st_uid != os.geteuid():
-        return "belongs to another user"
-    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "can be written to by others"
-    return ""
+    return distrust(facts) if stat.S_ISDIR(facts.st_mode) else "is a link, or no folder"
 
 
 def _processor() -> str:

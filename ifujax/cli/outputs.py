@@ -94,12 +94,13 @@ def held(
 
 def write_output(path: Path | None, overwrite: bool, store: ChunkStore, write: Callable[[Path], object]) -> None:
     """Write one output under another name; rename it when it is complete, and known to be this run's."""
-    from ifujax.io.output import atomic_path
+    from ifujax.io.output import atomic_path, check_output
 
     if path is None:
         return
     with atomic_path(path, overwrite or store.made(path)) as draft:
         write(draft)
+        check_output(path, overwrite or store.made(path))  # what took its place meanwhile is not ours
         store.announce(path, draft)
 
 

@@ -88,6 +88,8 @@ def claim(outputs: Sequence[Path], identity: dict[str, str], *, resume: bool, lo
     ------
     OutputTakenError
         If another run holds one of the outputs.
+    NotOursError
+        If something else lies where the run's chunks and locks belong: see `ifujax.io.owned`.
     DataError
         If they can't be written.
     """
@@ -98,10 +100,11 @@ def claim(outputs: Sequence[Path], identity: dict[str, str], *, resume: bool, lo
     with ExitStack() as stack:
         for path in outputs[1:]:
             stack.enter_context(output_lock(path))
-            remove_partial(path)
         store = stack.enter_context(ChunkStore.open(outputs[0], identity, resume=resume))
         if lock_files:
             stack.enter_context(lock_file(outputs[0], store.locked))
+        for path in outputs[1:]:
+            remove_partial(path)  # when nothing can refuse this run any more
         yield store
 
 

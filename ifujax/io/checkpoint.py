@@ -10,15 +10,17 @@ import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from ifujax.errors import DataError, IfujaxWarning, UsageError
+from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.io.locks import output_lock
-from ifujax.io.output import atomic_path, explained, flush, remove_partial
+from ifujax.io.output import explained, flush, remove_partial
+from ifujax.io.own_folder import OwnFolder
+from ifujax.io.owned import NotOursError
 
-_IDENTITY, _README = "identity.json", "README.txt"
+_IDENTITY, _README, _CHUNK = "identity.json", "README.txt", r"[A-Za-z0-9_-]+"
 _TOLD = 3
 """Differences that a warning names."""
 _EXPLANATION = """\
@@ -30,7 +32,8 @@ If the run was stopped, the same command goes on from here. To start afresh, del
 class ChunkStore:
     """Arrays of finished chunks in a hidden folder ``.<output>.chunks`` beside the output, while its lock is held.
 
-    Use it as `ChunkStore.open` gives it. However a run ends, its chunks stay, until `remove` is called.
+    Use it as `ChunkStore.open` gives it. However a run ends, its chunks stay, until `remove` is called. The folder is for this
+    user alone (`ifujax.io.owned`): one that is a link, that others can write to, or that holds anything else is left as it is.
 
     Attributes
     ----------
@@ -58,7 +61,10 @@ class ChunkStore:
         self._identity = json.loads(json.dumps(dict(identity)))  # as it will be read back
         self._outputs: dict[str, list[int]] = {}
         self._begun = False
+        self._stale = False
+        """Whether the chunks that are there are another run's, to be discarded with the first of this."""
         self.folder = chunk_folder(output)
+        self._own = _own_folder(output)
         self.locked = locked
         self.resumed = 0
 
@@ -73,7 +79,7 @@ class ChunkStore:
             The file that the run makes.
         identity : mapping
             What the chunks depend on, as JSON has it: input, options, versions. Chunks of a run with another identity are
-            discarded, and a warning says why.
+            discarded when the first new one is put, or the block ends without an error; a warning says so at once, and why.
         resume : bool
             False discards chunks in any case.
 
@@ -81,31 +87,39 @@ class ChunkStore:
         ------
         OutputTakenError
             If another run holds the output.
+        NotOursError
+            If the folder of chunks is a link, or another user's, or others can write to it (that may be discarded), or it
+            holds what no run puts there. Nothing is changed.
         DataError
-            If its folder can't be written to.
+            If the output's folder can't be written to.
         """
         output = Path(output)
         with output_lock(output) as locked:
             store = cls(output, identity, locked)
             try:
-                remove_partial(output)
-                store._recover(resume)
-            except OSError as error:
-                raise explained(error, output) from error
-            try:
-                yield store
+                try:
+                    store._recover(resume)
+                    remove_partial(output)
+                except OSError as error:
+                    raise explained(error, output) from error
+                try:
+                    yield store
+                    if store._stale:
+                        store.remove()
+                finally:
+                    if not store._stale and not store._outputs and not store._names():
+                        store.remove()  # nothing that would help the next run
             finally:
-                if not store._outputs and not store._names():
-                    store.remove()  # nothing that would help the next run
+                store._own.close()
 
     def get(self, name: str) -> dict[str, np.ndarray] | None:
         """Return a chunk as it was put; None if it isn't there, or is damaged."""
-        path = self._path(name)
-        if not path.exists():
+        file = _file(name)
+        if self._stale or not self._own.opened:
             return None
         try:
             # Not numpy.load: it leaves the file open where the archive is damaged.
-            with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            with self._own.read(file) as stream, zipfile.ZipFile(stream) as archive:
                 names = archive.namelist()
                 if archive.comment != _count(names):
                     return None
@@ -130,13 +144,13 @@ class ChunkStore:
         UsageError
             For another kind of name, or arrays of objects.
         """
-        path = self._path(name)
+        file = _file(name)
         plain = {key: np.asarray(array) for key, array in arrays.items()}
         for key, array in plain.items():
             if array.dtype.hasobject:
                 raise UsageError(f"arrays of a chunk must hold plain numbers or text; got objects in {key!r}. Convert it.")
         self._begin()
-        with self._writing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        with self._writing(file) as stream, zipfile.ZipFile(stream, "w") as archive:
             # numpy.savez would take an array named "file" for the file.
             archive.comment = _count(plain)
             for key, array in plain.items():
@@ -158,31 +172,40 @@ class ChunkStore:
         return _is_as_announced(path, self._outputs)
 
     def remove(self) -> None:
-        """Remove the chunks; call it when all outputs are complete."""
-        if not self.folder.is_dir():
+        """Remove the chunks; call it when all outputs are complete. Where anything else is among them, a warning says so."""
+        if not self._own.opened:
             return
         try:
-            # What tells the outputs to be ours goes last.
-            for path in sorted(self.folder.iterdir(), key=lambda path: path.name == _IDENTITY):
-                path.unlink()
-            self.folder.rmdir()
+            self._own.clear(last=_IDENTITY)  # which tells the outputs to be ours
         except OSError as error:
             warnings.warn(
                 f"{self.folder} could not be removed ({error.strerror}). It isn't needed any more: delete it.",
                 IfujaxWarning,
                 stacklevel=2,
             )
-        self._begun = False
+        except NotOursError as error:
+            warnings.warn(
+                f"{self.folder} could not be removed: it {error.complaint}. Move away what is needed of it, and delete the rest.",
+                IfujaxWarning,
+                stacklevel=2,
+            )
+        self._begun = self._stale = False
 
     def _recover(self, resume: bool) -> None:
+        if not self._own.find(discarding=not resume):
+            return
         names = self._names()
-        stored = _stored(self.folder)
+        stored = _stored(self._own)
+        if not stored and not all(_looks_ours(self._own, _file(name)) for name in names):
+            raise NotOursError(
+                f"finished chunks must say what run they are of; nothing in {self.folder} does, and some are no files of ours. "
+                "Nothing was changed. Move the folder away, or choose another output."
+            )
         found = stored.get("identity")
-        if found == self._identity:
+        if found == self._identity and self._own.trusted:
             self._outputs = stored["outputs"]
             if resume:
-                for path in self.folder.glob(".partial-*"):
-                    path.unlink(missing_ok=True)
+                self._own.remove_drafts()
                 self.resumed, self._begun = len(names), True
                 return
         if resume and names:
@@ -192,7 +215,10 @@ class ChunkStore:
                 IfujaxWarning,
                 stacklevel=4,
             )
-        self.remove()
+        if resume:
+            self._stale = True  # the run may yet be refused
+            return
+        self._own.clear(last=_IDENTITY)
         if self._outputs:
             self._begin()
 
@@ -200,38 +226,37 @@ class ChunkStore:
         if self._begun:
             return
         try:
-            self.folder.mkdir(exist_ok=True)
+            if self._stale:
+                self._own.clear(last=_IDENTITY)
+                self._stale = False
+            if not self._own.opened:
+                self._own.make()
         except OSError as error:
             raise explained(error, self._output) from error
         self._write_identity()
-        with self._writing(self.folder / _README) as temporary:
-            temporary.write_text(_EXPLANATION.format(output=self._target.name), encoding="utf-8")
+        with self._writing(_README) as stream:
+            stream.write(_EXPLANATION.format(output=self._target.name).encode())
         self._begun = True
 
     def _write_identity(self) -> None:
-        with self._writing(self.folder / _IDENTITY) as temporary:
+        with self._writing(_IDENTITY) as stream:
             content = {"identity": self._identity, "outputs": self._outputs}
-            temporary.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
+            stream.write(json.dumps(content, indent=1, sort_keys=True).encode())
 
     @contextmanager
-    def _writing(self, path: Path) -> Iterator[Path]:
-        """As `atomic_path`; its errors speak of the output, since that is the file the user knows."""
+    def _writing(self, file: str) -> Iterator[BinaryIO]:
+        """As `OwnFolder.writing`; its errors speak of the output, since that is the file the user knows."""
         try:
-            with atomic_path(path, overwrite=True) as temporary:
-                yield temporary
-        except DataError as error:
-            if not isinstance(error.__cause__, OSError):
-                raise
+            with self._own.writing(file) as stream:
+                yield stream
+        except OSError as error:
             kept = f"{len(self._names())} finished chunks are kept: the same command goes on from them"
-            raise explained(error.__cause__, self._output, kept) from error
+            raise explained(error, self._output, kept) from error
 
     def _names(self) -> list[str]:
-        return sorted(path.stem for path in self.folder.glob("[!.]*.npz"))
-
-    def _path(self, name: str) -> Path:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise UsageError(f"name of a chunk must be letters, digits, hyphens and underscores; got {name!r}.")
-        return self.folder / f"{name}.npz"
+        if self._stale or not self._own.opened:
+            return []
+        return [name.removesuffix(".npz") for name in self._own.names() if re.fullmatch(rf"{_CHUNK}\.npz", name)]
 
 
 def chunk_folder(output: str | Path) -> Path:
@@ -241,18 +266,47 @@ def chunk_folder(output: str | Path) -> Path:
 
 
 def left_by_killed_run(output: str | Path, path: str | Path) -> bool:
-    """Whether `path` was written by a run that makes `output` and was killed before its end."""
-    return _is_as_announced(path, _stored(chunk_folder(output)).get("outputs", {}))
+    """Whether `path` was written by a run of this user that makes `output` and was killed before its end."""
+    if not os.path.exists(path):
+        return False
+    folder = _own_folder(output)
+    try:
+        return folder.find() and _is_as_announced(path, _stored(folder).get("outputs", {}))
+    except (OSError, NotOursError):
+        return False
+    finally:
+        folder.close()
 
 
-def _stored(folder: Path) -> dict[str, Any]:
+def _own_folder(output: str | Path) -> OwnFolder:
+    return OwnFolder(chunk_folder(output), rf"{re.escape(_IDENTITY)}|{re.escape(_README)}|{_CHUNK}\.npz")
+
+
+def _file(name: str) -> str:
+    if not re.fullmatch(_CHUNK, name):
+        raise UsageError(f"name of a chunk must be letters, digits, hyphens and underscores; got {name!r}.")
+    return f"{name}.npz"
+
+
+def _stored(folder: OwnFolder) -> dict[str, Any]:
     """Return the content of the identity file; nothing if it is missing or damaged."""
     try:
-        content = json.loads((folder / _IDENTITY).read_text(encoding="utf-8"))
+        with folder.read(_IDENTITY) as stream:
+            content = json.loads(stream.read())
     except (OSError, ValueError):
         return {}
     sound = isinstance(content, dict) and isinstance(content.get("outputs"), dict)
     return content if sound else {}
+
+
+def _looks_ours(folder: OwnFolder, file: str) -> bool:
+    """Whether a file is an archive as `ChunkStore.put` writes them, or what a power cut may have left of one."""
+    try:
+        with folder.read(file) as stream, zipfile.ZipFile(stream) as archive:
+            return re.fullmatch(rb"\d+ arrays", archive.comment) is not None
+    except zipfile.BadZipFile:
+        with folder.read(file) as stream:
+            return not stream.read(1 << 16).strip(b"\0")
 
 
 def _count(names: Collection[str]) -> bytes:

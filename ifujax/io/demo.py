@@ -100,6 +100,8 @@ def demo_file(name: str, progress: Progress | None = None) -> Path:
     path = folder / name
     if path.is_file() and _sha256(path) == members[name].sha256:
         return path
+    if path.is_symlink():
+        raise DataError(f"{path} must be a file of the demonstration; it is a link to something else. Remove or rename the link.")
     if not named:
         # Nobody else may write where compiled programs are kept too.
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,7 +114,7 @@ def demo_file(name: str, progress: Progress | None = None) -> Path:
         with atomic_path(path, overwrite=True) as partial:
             _extract(wheel, members[name], partial)
         for each, member in members.items():
-            if not (folder / each).exists():
+            if not os.path.lexists(folder / each):
                 # Sixty megabytes once, not once a file; what isn't there is asked for when it is needed.
                 with contextlib.suppress(DataError, UsageError), atomic_path(folder / each) as partial:
                     _extract(wheel, member, partial)

@@ -20,7 +20,10 @@ except ImportError:  # no POSIX system
 
 from ifujax.errors import DataError, IfujaxWarning
 from ifujax.io.output import explained
+from ifujax.io.owned import NotOursError, open_regular
 
+_START = b'{"program": "ifujax"'
+"""How every lock file of ours begins."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
@@ -34,12 +37,14 @@ def output_lock(output: str | Path) -> Iterator[bool]:
 
     The lock is the kernel's (``flock`` on the hidden file ``.<output>.lock`` beside it), so that it ends with the process,
     however that ends, and a file left behind by a killed run locks nobody out. Where the file system's locks do not reach
-    other machines, it keeps apart the runs of one machine only.
+    other machines, it keeps apart the runs of one machine only. A file there that is not ours serves as well, and stays as it is.
 
     Raises
     ------
     OutputTakenError
         At once, if another run holds it.
+    NotOursError
+        If a link, or anything but a file, has the name of the hidden file.
     DataError
         If the folder can't be written to.
 
@@ -72,20 +77,21 @@ def output_lock(output: str | Path) -> Iterator[bool]:
         yield True
     finally:
         # While it is still locked: a lock on a file without a name would keep nobody out.
-        with suppress(OSError):
-            path.unlink()
+        _remove(descriptor, path)
         os.close(descriptor)
 
 
 def _acquire(path: Path, output: Path) -> int | None:
     """Return an open descriptor of the lock file, locked; None if there are no locks here."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
             if not _lock(descriptor):
+                _remove(descriptor, path)
                 break
             if _is_named(descriptor, path):
-                _describe_self(descriptor)
+                if _is_ours(descriptor):
+                    _describe_self(descriptor)
                 return descriptor
         except BlockingIOError:
             holder = _holder(descriptor)
@@ -98,7 +104,6 @@ def _acquire(path: Path, output: Path) -> int | None:
             raise
         os.close(descriptor)  # the run before removed its file between our two calls
     os.close(descriptor)
-    path.unlink(missing_ok=True)
     return None
 
 
@@ -116,9 +121,24 @@ def _lock(descriptor: int) -> bool:
 
 def _is_named(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Whether a lock file holds what we write, or nothing (so far); another name of some file (a hard link) is not ours."""
+    if os.fstat(descriptor).st_nlink > 1:
+        return False
+    content = _content(descriptor)
+    return content.startswith(_START) or _START.startswith(content.rstrip(b"\0"))  # zeros: a power cut
+
+
+def _remove(descriptor: int, path: Path) -> None:
+    """Remove a lock file that is still the one that was opened, and ours."""
+    with suppress(OSError):
+        if _is_named(descriptor, path) and _is_ours(descriptor):
+            path.unlink()
 
 
 @contextmanager
@@ -142,52 +162,63 @@ def lock_file(output: str | Path, held: bool) -> Iterator[None]:
     output = Path(output)
     path = output.with_name(f"{output.name}.lock")
     try:
-        _create(path, output, held)
+        descriptor = _create(path, output, held)
     except OSError as error:
         raise explained(error, path) from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if _is_named(descriptor, path):
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
-def _create(path: Path, output: Path, held: bool) -> None:
+def _create(path: Path, output: Path, held: bool) -> int:
+    """Return an open descriptor of the new lock file, or of one that is taken over."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError:
-        holder = _read(path)
-        if not (held and holder.get("program") == "ifujax" and holder.get("host") == socket.gethostname()):
+        found = _existing(path)
+        holder = {} if found is None else _holder(found)
+        mine = held and holder.get("program") == "ifujax" and holder.get("host") == socket.gethostname()
+        if found is None or not mine or not _is_ours(found):
+            if found is not None:
+                os.close(found)
             raise OutputTakenError(
                 f"output {output} is being written by another run{_describe(holder)}: {path} is there. "
                 "Remove that file if no such run exists."
             ) from None
-        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
-    try:
-        _describe_self(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = found
+    _describe_self(descriptor)
+    return descriptor
+
+
+def _existing(path: Path) -> int | None:
+    """Return a descriptor of a lock file that is there, to be read and, if possible, written; None for links and the like."""
+    for flags in (os.O_RDWR, os.O_RDONLY):
+        with suppress(OSError, NotOursError):
+            return open_regular(path, flags)
+    return None
 
 
 def _describe_self(descriptor: int) -> None:
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     holder = {"program": "ifujax", "pid": os.getpid(), "host": socket.gethostname(), "since": since}
     with suppress(OSError):  # a full disk: the lock holds all the same
+        os.lseek(descriptor, 0, os.SEEK_SET)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{json.dumps(holder)}\n".encode())
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream:
-            return _holder(stream.fileno())
-    except OSError:
-        return {}
+def _content(descriptor: int) -> bytes:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return os.read(descriptor, 4096)
 
 
 def _holder(descriptor: int) -> dict[str, Any]:
     """Return what a lock file says of its holder; nothing where it says nothing that we know."""
     try:
-        holder = json.loads(os.read(descriptor, 4096))
+        holder = json.loads(_content(descriptor))
     except (OSError, ValueError):
         return {}
     return holder if isinstance(holder, dict) else {}

@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ifujax.errors import DataError, UsageError
+from ifujax.io.owned import TEMPORARY, open_regular, remove_own, require_regular, temporary_name
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_TEMPORARY = r"(?:\.partial-[0-9a-f]{12}-)"
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> Path:
@@ -61,10 +60,11 @@ def atomic_path(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     target = check_output(path, overwrite)
-    temporary = target.with_name(f".partial-{secrets.token_hex(6)}-{target.name}")
+    temporary = target.with_name(temporary_name(target.name))
     try:
         try:
             yield temporary
+            require_regular(temporary)  # nobody has put a link there meanwhile
             flush(temporary)
             if not overwrite:
                 check_output(path)  # somebody else may have written it meanwhile
@@ -76,16 +76,16 @@ def atomic_path(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def remove_partial(path: str | Path) -> None:
-    """Remove what a killed `atomic_path` left beside `path`; only for who knows that no run is writing it."""
+    """Remove what a killed `atomic_path` of this user left beside `path`; only for who knows that no run is writing it."""
     target = Path(os.path.realpath(path))
     for each in target.parent.iterdir():
-        if re.fullmatch(rf"{_TEMPORARY}+{re.escape(target.name)}(\.plain)?", each.name):
-            each.unlink(missing_ok=True)
+        if re.fullmatch(rf"{TEMPORARY}+{re.escape(target.name)}(\.plain)?", each.name):
+            remove_own(each)
 
 
 def flush(path: Path) -> None:
     """Wait until a file is on the disk. Some file systems report a full disk only then."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = open_regular(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -94,7 +94,7 @@ def flush(path: Path) -> None:
 
 def explained(error: OSError, path: Path, kept: str = "nothing was kept") -> DataError:
     """Return the error to raise where `path` could not be written; `kept` tells what there is of it."""
-    path = path.with_name(re.sub(f"^{_TEMPORARY}+", "", path.name))  # a product's name, not that of its draft
+    path = path.with_name(re.sub(f"^{TEMPORARY}+", "", path.name))  # a product's name, not that of its draft
     codes = set()
     cause: BaseException | None = error
     while cause is not None:  # astropy raises its own OSError, without the number, from the first

@@ -14,6 +14,8 @@ from typing import BinaryIO
 import numpy as np
 from astropy.io import fits
 
+from ifujax.io.owned import open_regular
+
 _BLOCK = 2880
 _BITPIX = {"uint8": 8, "int16": 16, "int32": 32, "int64": 64, "float32": -32, "float64": -64}
 _ZEROS = 1 << 20
@@ -69,7 +71,7 @@ def append_large(path: Path, images: Iterable[LargeImage]) -> dict[str, np.memma
     """
     starts = {}
     images = list(images)
-    with path.open("r+b") as stream:
+    with open(open_regular(path, os.O_RDWR), "r+b") as stream:  # and no link that somebody put there since
         stream.seek(0, os.SEEK_END)
         for image in images:
             stream.write(image.full_header().tostring().encode("ascii"))
@@ -78,12 +80,13 @@ def append_large(path: Path, images: Iterable[LargeImage]) -> dict[str, np.memma
             size = math.prod(image.shape) * np.dtype(image.dtype).itemsize
             _claim(stream, starts[image.name], -(-size // _BLOCK) * _BLOCK)
             stream.seek(0, os.SEEK_END)
-    return {
-        image.name: np.memmap(
-            path, np.dtype(image.dtype).newbyteorder(">"), mode="r+", offset=starts[image.name], shape=image.shape
-        )
-        for image in images
-    }
+        stream.flush()
+        return {
+            image.name: np.memmap(
+                stream, np.dtype(image.dtype).newbyteorder(">"), mode="r+", offset=starts[image.name], shape=image.shape
+            )
+            for image in images
+        }
 
 
 def release(maps: Mapping[str, np.memmap]) -> None:

@@ -58,3 +58,13 @@ def test_oldest_go_first(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["middle", "new"]
     prune(tmp_path, 250)
     assert len(list(folder.iterdir())) == 2
+
+
+def test_links_are_not_pruned(tmp_path):
+    theirs, cache = tmp_path / "theirs", tmp_path / "cache"
+    for folder in (theirs, cache):
+        folder.mkdir()
+        (folder / "precious").write_bytes(bytes(100))
+    (cache / "jax-0").symlink_to(theirs)
+    prune(cache, 0)
+    assert (theirs / "precious").exists()

@@ -93,7 +93,7 @@ def test_failures_keep_chunks_and_are_not_disguised(output, failure):
         assert store.resumed == 1
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", "bit", "text", "folder"])
+@pytest.mark.parametrize("damage", ["empty", "half", "bit", "text"])
 def test_a_damaged_chunk_is_not_there(output, damage):
     folder = keep(output)
     path = folder / "fit-000001.npz"
@@ -105,16 +105,11 @@ def test_a_damaged_chunk_is_not_there(output, damage):
     elif damage == "bit":
         raw[raw.index(b"values.npy") + 150] ^= 1
         path.write_bytes(raw)
-    elif damage == "text":
-        path.write_text("not an archive")
     else:
-        path.unlink()
-        path.mkdir()
+        path.write_text("not an archive")
     with ChunkStore.open(output, IDENTITY) as store:
         assert store.get("fit-000000") is not None
         assert store.get("fit-000001") is None
-        if damage == "folder":
-            path.rmdir()
         store.put("fit-000001", arrays(1))
         assert store.get("fit-000001") is not None
 
@@ -286,9 +281,14 @@ def test_full_disk_before_the_first_chunk(output, monkeypatch):
 
 def test_a_folder_that_cannot_be_removed_is_told_of(output):
     folder = keep(output)
-    (folder / "theirs").mkdir()
-    with pytest.warns(IfujaxWarning, match="could not be removed"), ChunkStore.open(output, IDENTITY) as store:
-        store.remove()
+
+    def disturbed():
+        with ChunkStore.open(output, IDENTITY) as store:
+            (folder / "theirs").mkdir()
+            store.remove()
+
+    with pytest.warns(IfujaxWarning, match="could not be removed"):
+        disturbed()
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a.npz"])

@@ -49,6 +49,16 @@ def test_damaged_file_is_fetched_again(fake_pip):
     assert len(fake_pip) == 2
 
 
+def test_a_link_to_another_file_is_not_written_through(fake_pip, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "precious").write_bytes(b"theirs")
+    (tmp_path / "data" / "minicube.fits").symlink_to(tmp_path / "precious")
+    with pytest.raises(DataError, match="is a link to something else"):
+        demo.minicube_path()
+    assert (tmp_path / "precious").read_bytes() == b"theirs"
+    assert fake_pip == []
+
+
 @pytest.mark.parametrize("which", ["WHEEL_SHA256", "CUBE_SHA256"])
 def test_changed_file_is_refused(fake_pip, monkeypatch, tmp_path, which):
     monkeypatch.setattr(demo, which, "0" * 64)

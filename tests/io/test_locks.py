@@ -36,7 +36,7 @@ def test_held_once_and_released(output):
 
 
 def test_a_file_left_behind_locks_nobody_out(output):
-    output.with_name(".out.fits.lock").write_text("{broken")
+    output.with_name(".out.fits.lock").write_text('{"program": "ifujax", "bro')
     with output_lock(output) as held:
         assert held
         assert json.loads(output.with_name(".out.fits.lock").read_text())["pid"] == os.getpid()

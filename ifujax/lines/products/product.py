@@ -88,14 +88,17 @@ def write_product(
     path = Path(path)
     with atomic_path(path, overwrite) as temporary:
         pack = _PACKED.get(path.suffix.lower())
-        plain = temporary if pack is None else temporary.with_name(temporary.name + ".plain")
-        try:
-            _write(fit, plain, progress, spectrum)
-            if pack is not None:
-                with plain.open("rb") as source, pack(temporary, "wb") as packed:
+        if pack is None:
+            _write(fit, temporary, progress, spectrum)
+            return path
+        plain = temporary.with_name(temporary.name + ".plain")
+        # Made before its name can be seen from that of the other: nobody plants a link there.
+        with temporary.open("xb") as target:
+            try:
+                _write(fit, plain, progress, spectrum)
+                with plain.open("rb") as source, pack(target, "wb") as packed:
                     shutil.copyfileobj(source, packed, 1 << 20)
-        finally:
-            if pack is not None:
+            finally:
                 plain.unlink(missing_ok=True)
     return path
 
