@@ -107,7 +107,7 @@ def rises(
     model = as_model(model)
     runner = Runner(model, space, obs, options, None, precision, choose_devices(devices), blocks_for)
     size = runner.block_size(obs.batch)
-    known = np.isfinite(x).all(axis=1)
+    known = np.asarray(np.isfinite(x).all(axis=1))
     at = np.where(known[:, None], x, 0.0).astype(runner.dtype)
     which = _not_linear(model, space)
 
