@@ -216,7 +216,7 @@ def fit_joint_photometry(
 
     def fitted(pairs: list[Prepared]) -> JointPhotometry:
         obs, model = _observations(pairs, options, (wavelengths - reference) / SLOPE_UNIT)
-        found = fit_joint(model, shared, local, obs, start, options=engine_of(model.image), devices=devices)
+        found = fit_joint(model, shared, local, obs, start, options=engine_of(model.image, options), devices=devices)
         return _result(pairs, wavelengths, reference, found, options)
 
     result = fitted(prepared)

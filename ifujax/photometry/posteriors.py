@@ -93,6 +93,7 @@ def _require_likelihood(result: ImagePhotometry) -> None:
 
 def _drawn(result: ImagePhotometry, sampling: SamplingOptions, seed: int) -> tuple[Draws, tuple[str, ...]]:
     prepared = cast("Prepared", result.prepared)
+    engine = engine_of(model_of(prepared, result.options), result.options)
     group = make_group([prepared], model_of(prepared, result.options), result.options)
     free = [entry.name for entry in group.space.structure.free]
     values = dict(result.outcome.values)
@@ -103,8 +104,8 @@ def _drawn(result: ImagePhotometry, sampling: SamplingOptions, seed: int) -> tup
     if result.options.rotation:
         values["rotation"] -= prepared.rotation
     x = pack_starts(group.space, {name: np.array([values[name]]) for name in free}, 1)[0]
-    fit = evaluate_batch(group.model, group.space, group.obs, x, options=engine_of(group.model))
+    fit = evaluate_batch(group.model, group.space, group.obs, x, options=engine)
     return (
-        sample_batch(group.model, group.space, group.obs, fit, options=engine_of(group.model), sampling=sampling, seed=seed),
+        sample_batch(group.model, group.space, group.obs, fit, options=engine, sampling=sampling, seed=seed),
         group.model.linear_names,
     )
