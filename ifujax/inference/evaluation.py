@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from ifujax.errors import UsageError
 from ifujax.inference.cholesky import solve_spd
@@ -24,6 +24,8 @@ from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace
 
 _MANY_INPUTS = 64
+_REWEIGHTINGS = 15
+"""Each leaves about a third of the distance to the minimum."""
 
 
 @partial(
@@ -172,6 +174,22 @@ def solve_linear_block(gram_matrix: Array, rhs: Array, options: Options) -> tupl
     return solve_spd(scaled, rhs / safe, unrolled=unrolled) / safe * live, live
 
 
+def _robust_block(
+    whole: list[Array], residual: Array, weight: Array, start: tuple[Array, Array], options: Options
+) -> tuple[Array, Array]:
+    """Return the linear block that minimises a robust loss, by reweighting: one solved by plain squares is no minimum of it."""
+    stacked = jnp.stack(whole, axis=1)
+
+    def again(_: int, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        left = residual - jnp.einsum("bk,bkp->bp", found[0], stacked)
+        _, root = loss(left, weight, options)
+        columns = stacked * root[:, None, :]  # type: ignore[index]
+        normal = jnp.einsum("bip,bjp->bij", columns, columns)
+        return solve_linear_block(normal, jnp.einsum("bip,bp->bi", columns, residual * root), options)
+
+    return lax.fori_loop(0, _REWEIGHTINGS, again, start)
+
+
 @dataclass(frozen=True)
 class Linearised:
     """The whitened problem at some parameters, each array (batch, n_pix).
@@ -203,6 +221,8 @@ def linearise(model: Any, options: Options, block: Block, x: Array) -> Linearise
     unit = unit_of(weight)
     whole = [column / unit for column in whitened]
     scaled, free = solve_linear_block(gram(whole), inner(whole, [residual])[:, :, 0], options)
+    if options.loss != "gaussian":
+        scaled, free = _robust_block(whole, residual, weight, (scaled, free), options)
     for k, column in enumerate(whole):
         residual = residual - scaled[:, k, None] * column
     linear = scaled / unit
