@@ -180,10 +180,10 @@ def _robust_block(
     """Return the linear block that minimises a robust loss, by reweighting: one solved by plain squares is no minimum of it."""
     stacked = jnp.stack(whole, axis=1)
 
-    def again(_: int, found: tuple[Array, Array]) -> tuple[Array, Array]:
+    def again(step: int, found: tuple[Array, Array]) -> tuple[Array, Array]:
         left = residual - jnp.einsum("bk,bkp->bp", found[0], stacked)
-        _, root = loss(left, weight, options)
-        columns = stacked * root[:, None, :]  # type: ignore[index]
+        root: Any = loss(left, weight, options)[1]
+        columns = stacked * root[:, None, :]
         normal = jnp.einsum("bip,bjp->bij", columns, columns)
         return solve_linear_block(normal, jnp.einsum("bip,bp->bi", columns, residual * root), options)
 

@@ -20,9 +20,12 @@ from ifujax.photometry.forward.reference import good_size
 
 DETECTED = 3.0
 """Sigma of one trial that the chance of noise must be below: 0.13 %."""
+PLAIN = 60.0
+"""Sigma from which on trials need not be counted: no search has 1e700 of them."""
 _WIDTHS = np.geomspace(0.1, 4.0, 9)
 """FWHM in arcsec of the blurs that are searched, but none below a pixel: there, they all look the same."""
 _LEAST_POWER = 0.25
+_POINTS = 128
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,13 @@ def search_of(
     return Search((1.0, edges, faces, across(area)))
 
 
+def search_of_star(step: tuple[float, float], radius: float, widths: bool) -> Search:
+    """Return the size of a search for a star within `radius` arcsec, by images with pixels of `step` (y, x) arcsec."""
+    fy, fx = (fft.fftfreq(_POINTS, each) for each in step)
+    side = math.sqrt(math.pi) * radius
+    return search_of(np.ones((_POINTS, _POINTS)), fy, fx, (side, side), step, widths)
+
+
 def gain_of(before: np.ndarray, after: np.ndarray) -> float:
     """Return by how much chi2 falls from the residuals `before` to those `after`, divided by their errors.
 
@@ -139,3 +149,14 @@ def noise_power(slope: np.ndarray, residual: np.ndarray, used: np.ndarray) -> fl
     total = float(weight.sum())
     found = float((weight * power_of(correlation, shape)).sum()) / total if total > 0 else variance
     return max(found, _LEAST_POWER * variance)
+
+
+def without_place(
+    errors: dict[str, float], covariance: np.ndarray, names: tuple[str, ...]
+) -> tuple[dict[str, float], np.ndarray]:
+    """Return errors and covariance of a fit in which nothing was detected: only scale and background have any."""
+    lost = [name not in ("scale", "bg") for name in names]
+    covariance = covariance.copy()
+    covariance[lost, :] = np.nan
+    covariance[:, lost] = np.nan
+    return errors | {name: np.nan for name, gone in zip(names, lost) if gone}, covariance

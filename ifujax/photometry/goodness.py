@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import ndimage, stats
@@ -21,6 +22,8 @@ _BRIGHT = 0.9
 """Quantile of the model from which on pixels count as those of sources."""
 _BRIGHTER = 4.5
 """Standard deviations by which residuals of sources must exceed those of the rest, beyond `ALLOWANCE`."""
+_AROUND = 1.5
+"""Arcsec about the worst misfit along either axis in which residuals don't tell how noise is correlated."""
 _CORRELATED, _INFLATED = 5.0, 1.2
 """Correlation of neighbours that is told of: standard deviations, and the factor on the variance of smooth quantities."""
 
@@ -61,7 +64,7 @@ def chi2_is_off(chi2: float, dof: float, independent: float | None = None) -> bo
     """Return whether chi2 is not that of noise with the variances that it was divided by.
 
     The window is `WINDOW` standard deviations wide, ``sqrt(2 / dof)`` each for many pixels, and its ends are `ALLOWANCE` further
-    out. For few pixels chi2 is skew: its cube root is normal, with variance ``2 / (9 dof)`` (Wilson & Hilferty 1931, PNAS 17, 684).
+    out. For few pixels chi2 is skew: its cube root is normal, of variance ``2 / (9 dof)`` (Wilson & Hilferty 1931, PNAS 17, 684).
 
     Parameters
     ----------
@@ -156,7 +159,14 @@ def judge(
     misfit, piled = _worst(square, used, level, blur, step)
     if piled or _more(square, bright, calm, level, blur):
         warn |= bits.STRUCTURED_RESIDUALS.value
-    if not allowed and _correlated(ratio, int(calm.sum()), own):
+    if not allowed and piled and misfit is not None:
+        # A misfit is correlated with itself
+        rows, columns = (np.arange(n) for n in used.shape)
+        far = (np.abs(rows - misfit.y) * step[0])[:, None] > _AROUND
+        calm = calm & (far | ((np.abs(columns - misfit.x) * step[1])[None] > _AROUND))
+        correlation = residual_correlation(residual, calm, centre)
+        ratio = correlation / (float(correlation[centre, centre]) or 1.0)
+    if not allowed and calm.any() and _correlated(ratio, int(calm.sum()), own):
         warn |= bits.CORRELATED_NOISE.value
     return Judgement(warn, misfit)
 
@@ -165,7 +175,7 @@ def _worst(
     square: np.ndarray, used: np.ndarray, level: float, blur: float, step: tuple[float, float]
 ) -> tuple[Misfit | None, bool]:
     """Return the square arcsecond that exceeds noise of variance `level` most, and whether noise hardly does that."""
-    size = tuple(max(1, round(1.0 / each)) for each in step)
+    size: Any = tuple(max(1, round(1.0 / each)) for each in step)
     inside = np.rint(ndimage.uniform_filter(used.astype(np.float64), size, mode="constant") * math.prod(size))
     found = np.maximum(ndimage.uniform_filter(square, size, mode="constant") * math.prod(size), 0.0)
     if not level > 0 or not square.sum() > 0:

@@ -20,10 +20,11 @@ from ifujax.inference.results import FitResult
 from ifujax.models.psf import ellipse_of
 from ifujax.models.scene import Reference, SceneModel
 from ifujax.photometry.config import START_BETA, START_FWHM, PhotometryOptions
+from ifujax.photometry.detection import without_place
 from ifujax.photometry.forward.errors import covariance_under, psf_covariance, psf_response
 from ifujax.photometry.forward.preparation import Prepared, turned
 from ifujax.photometry.forward.reference import HstTransform
-from ifujax.photometry.forward.verdict import robust_factor, verdict, without_place
+from ifujax.photometry.forward.verdict import robust_factor, verdict
 from ifujax.photometry.outcome import Outcome
 
 ENGINE = Options(linear="eliminate", warm_up=False, tolerance=1e-5, max_iter=200)

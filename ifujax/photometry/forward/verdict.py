@@ -6,15 +6,13 @@ import numpy as np
 
 from ifujax.inference import status as bits
 from ifujax.photometry.config import PhotometryOptions
-from ifujax.photometry.detection import DETECTED, gain_of, noise_power, search_of
+from ifujax.photometry.detection import DETECTED, PLAIN, gain_of, noise_power, search_of
 from ifujax.photometry.forward.errors import robust_chi
 from ifujax.photometry.forward.noise import reach_of, window_correlation
 from ifujax.photometry.forward.preparation import Prepared
 from ifujax.photometry.goodness import Misfit, judge
 from ifujax.photometry.outcome import Outcome
 
-_PLAIN = 60.0
-"""Sigma, trials aside, from which on nobody needs to count these: no search has 1e700 of them."""
 _ROOM = 0.5
 """Arcsec that the fit may leave the margin of the search for the shift by."""
 
@@ -69,7 +67,7 @@ def significance(prepared: Prepared, unit: np.ndarray, residual: np.ndarray, opt
     centred = (unit - float((prepared.ivar * unit).sum()) / total) * root
     power = noise_power(centred, residual, used)
     u = float(np.sqrt(max(gain_of(*pair) / power, 0.0))) if power > 0 else np.inf
-    if not u < _PLAIN:
+    if not u < PLAIN:
         return u
     transform, grid = prepared.transform, prepared.grid
     fy, fx = transform.frequencies
@@ -79,17 +77,6 @@ def significance(prepared: Prepared, unit: np.ndarray, residual: np.ndarray, opt
     ]
     spectrum = np.abs(transform.transform[0, 0]) ** 2
     return search_of(spectrum, fy[0], fx[0], (room[0], room[1]), grid.step, options.fix_fwhm is None).significance(u)
-
-
-def without_place(
-    errors: dict[str, float], covariance: np.ndarray, names: tuple[str, ...]
-) -> tuple[dict[str, float], np.ndarray]:
-    """Return errors and covariance of a fit in which nothing was detected: only scale and background have any."""
-    lost = [name not in ("scale", "bg") for name in names]
-    covariance = covariance.copy()
-    covariance[lost, :] = np.nan
-    covariance[:, lost] = np.nan
-    return errors | {name: np.nan for name, gone in zip(names, lost) if gone}, covariance
 
 
 def robust_factor(outcome: Outcome, prepared: Prepared) -> float:
