@@ -195,15 +195,20 @@ def fit_photometry(
         raise UsageError(f"--position must be resample, or left out, with --resample; got {position}.")
     fourier = method == "fourier"
     psf_error = None if fourier or not (hst_fwhm_error or hst_beta_error) else (hst_fwhm_error, hst_beta_error)
+    psf = MoffatPSF(hst_fwhm, hst_beta)
+    # What images alone take, and only forward
+    of_forward: dict[str, Any] = {} if fourier else {
+        "hst_psf": MoffatPSF(hst_fwhm, hst_beta, sampled=hst_sampled), "hst_psf_error": psf_error,
+        "sampling": sampling or "auto", "noise": noise or "variance", "loss": loss or "gaussian",
+    }  # fmt: skip
+    of_fourier: dict[str, Any] = {"hst_psf": psf, "taper": taper, "segment": segment} if fourier else {}
     options = PhotometryOptions(
         fix_scale=fix_scale, fix_bg=fix_bg, fix_dx=fix_dx, fix_dy=fix_dy, fix_fwhm=fix_fwhm, fix_beta=fix_beta,
-        init_dx=init_dx, init_dy=init_dy, min_scale=min_scale, margin=margin, hst_psf=MoffatPSF(hst_fwhm, hst_beta, sampled=0.0 if fourier else hst_sampled), hst_psf_error=psf_error,
-        sampling="auto" if fourier else sampling or "auto", integrate_pixels=integrate_pixels, elliptical=elliptical,
-        rotation=rotation, noise="variance" if fourier else noise or "variance", method=method,
-        loss="gaussian" if fourier else loss or "gaussian", taper=taper if fourier else None, segment=segment and fourier,
+        init_dx=init_dx, init_dy=init_dy, min_scale=min_scale, margin=margin, integrate_pixels=integrate_pixels,
+        elliptical=elliptical, rotation=rotation, method=method, **of_forward, **of_fourier,
     )  # fmt: skip
     of_star = PhotometryOptions(
-        fix_fwhm=fix_fwhm, fix_beta=fix_beta, hst_psf=MoffatPSF(hst_fwhm, hst_beta), integrate_pixels=integrate_pixels,
+        fix_fwhm=fix_fwhm, fix_beta=fix_beta, hst_psf=psf, integrate_pixels=integrate_pixels,
         sampling=sampling or "auto", noise=noise or "variance",
     )  # fmt: skip
     _notice(

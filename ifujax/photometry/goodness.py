@@ -166,7 +166,9 @@ def judge(
         calm = calm & (far | ((np.abs(columns - misfit.x) * step[1])[None] > _AROUND))
         correlation = residual_correlation(residual, calm, centre)
         ratio = correlation / (float(correlation[centre, centre]) or 1.0)
-    if not allowed and calm.any() and _correlated(ratio, int(calm.sum()), own):
+    # Smooth quantities may scatter by no more than is stated, correlated or not
+    excused = allowed or not calm.any() or (stated and variance * _near(ratio) < _INFLATED)
+    if not excused and _correlated(ratio, int(calm.sum()), own):
         warn |= bits.CORRELATED_NOISE.value
     return Judgement(warn, misfit)
 

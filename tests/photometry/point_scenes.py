@@ -73,7 +73,7 @@ def as_image(values: np.ndarray, pixel: float, variance: np.ndarray | None = Non
 
 
 def hst_image(points: Points, size: float = 18.0, pixel: float = 0.03) -> ifujax.Image:
-    n = int(round(size / pixel / 2)) * 2
+    n = round(size / pixel / 2) * 2
     return as_image(points.image((n, n), pixel, HST_FWHM, HST_BETA), pixel, name="hst")
 
 
