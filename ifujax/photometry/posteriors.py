@@ -48,7 +48,7 @@ def sample_image(
     Raises
     ------
     UsageError
-        For a fit that failed, or one in Fourier space, which has no likelihood.
+        For a fit that failed, one in Fourier space, which has no likelihood, or one with another loss than "gaussian".
     """
     _require_likelihood(result)
     options, values = result.options, result.outcome.values
@@ -87,14 +87,20 @@ def _require_likelihood(result: ImagePhotometry) -> None:
         raise UsageError(
             "sample needs a fit with method 'forward'; got one in Fourier space, whose residuals have no known noise."
         )
+    if result.options.loss != "gaussian":
+        raise UsageError(
+            f"sample needs loss 'gaussian', whose scale and background are integrated out; got {result.options.loss!r}. "
+            "The errors of the fit are those of its loss."
+        )
     if result.status:
         raise UsageError(f"sample needs a fit that succeeded; got {result.name}: {result.reason}.")
 
 
 def _drawn(result: ImagePhotometry, sampling: SamplingOptions, seed: int) -> tuple[Draws, tuple[str, ...]]:
     prepared = cast("Prepared", result.prepared)
-    engine = engine_of(model_of(prepared, result.options), result.options)
-    group = make_group([prepared], model_of(prepared, result.options), result.options)
+    model = model_of(prepared, result.options)
+    engine = engine_of(model, result.options)
+    group = make_group([prepared], model, result.options)
     free = [entry.name for entry in group.space.structure.free]
     values = dict(result.outcome.values)
     if result.options.elliptical:

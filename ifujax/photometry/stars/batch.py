@@ -25,7 +25,7 @@ from ifujax.models.psf import SMALLEST_BETA
 from ifujax.photometry.config import Noise
 from ifujax.photometry.detection import PLAIN, gain_of, noise_power, search_of_star
 from ifujax.photometry.forward.noise import correlated
-from ifujax.photometry.goodness import Misfit, judge
+from ifujax.photometry.goodness import Misfit, chi2_is_off, judge
 from ifujax.photometry.stars.cutout import Star
 from ifujax.photometry.stars.models import LINEAR, PER_PIXEL, FilteredStar, MoffatStar, filtered_profile
 
@@ -180,9 +180,10 @@ class StarFitter:
 
     def judged(self, found: StarFit, sigma: np.ndarray) -> StarFit:
         """Add what the residuals say, and how significant the star is."""
-        star = found.star
+        star, stated = found.star, found.star.variance is not None and self.noise == "variance"
         if star.at is None:
-            return found
+            off = stated and chi2_is_off(found.chi2, star.values.size - len(found.names))
+            return replace(found, told=bits.CHI2_NOT_1.value if off else 0)
         first = star.at.min(axis=0)
         place = partial(_placed, star)
         weight = 1.0 / sigma**2
@@ -195,7 +196,7 @@ class StarFitter:
             place(shape),
             star.step,
             n_free=len(found.names),
-            stated=star.variance is not None and self.noise == "variance",
+            stated=stated,
             allowed=self.noise == "correlated",
         )
         nothing = place((star.values - weight @ star.values / weight.sum()) / sigma)
