@@ -24,8 +24,10 @@ from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace
 
 _MANY_INPUTS = 64
-_REWEIGHTINGS = 15
-"""Each leaves about a third of the distance to the minimum."""
+_REWEIGHTINGS = 60
+"""Each leaves a third of the distance to the minimum, or more with many outliers."""
+_SETTLED = 1e-13
+"""Change of the model in units of its errors, squared and summed, at which a reweighted block stands."""
 
 
 @partial(
@@ -180,14 +182,24 @@ def _robust_block(
     """Return the linear block that minimises a robust loss, by reweighting: one solved by plain squares is no minimum of it."""
     stacked = jnp.stack(whole, axis=1)
 
-    def again(step: int, found: tuple[Array, Array]) -> tuple[Array, Array]:
-        left = residual - jnp.einsum("bk,bkp->bp", found[0], stacked)
+    total = jnp.sum(residual * residual, axis=1)
+    little = jnp.maximum(_SETTLED, 16.0 * jnp.finfo(residual.dtype).eps ** 2 * total)
+
+    def again(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        found, _, _, step = carry
+        left = residual - jnp.einsum("bk,bkp->bp", found, stacked)
         root: Any = loss(left, weight, options)[1]
         columns = stacked * root[:, None, :]
         normal = jnp.einsum("bip,bjp->bij", columns, columns)
-        return solve_linear_block(normal, jnp.einsum("bip,bp->bi", columns, residual * root), options)
+        solved, free = solve_linear_block(normal, jnp.einsum("bip,bp->bi", columns, residual * root), options)
+        moved = jnp.sum(jnp.einsum("bk,bkp->bp", solved - found, stacked) ** 2, axis=1)
+        return solved, free, moved, step + 1
 
-    return lax.fori_loop(0, _REWEIGHTINGS, again, start)
+    def going(carry: tuple[Array, Array, Array, Array]) -> Array:
+        return (carry[3] < _REWEIGHTINGS) & jnp.any(carry[2] > little)
+
+    first = (*start, jnp.full(total.shape, jnp.inf, total.dtype), jnp.zeros((), jnp.int32))
+    return lax.while_loop(going, again, first)[:2]
 
 
 @dataclass(frozen=True)

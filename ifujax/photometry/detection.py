@@ -15,7 +15,7 @@ import numpy as np
 from numpy import fft
 from scipy import stats
 
-from ifujax.photometry.forward.noise import power_of, reach_of, residual_correlation
+from ifujax.photometry.forward.noise import FEW, power_of, reach_of, residual_correlation
 from ifujax.photometry.forward.reference import good_size
 
 DETECTED = 3.0
@@ -129,7 +129,7 @@ def gain_of(before: np.ndarray, after: np.ndarray) -> float:
     return min(total, 2.0 * (total - float(gain.max(initial=0.0))))
 
 
-def noise_power(slope: np.ndarray, residual: np.ndarray, used: np.ndarray) -> float:
+def noise_power(slope: np.ndarray, residual: np.ndarray, used: np.ndarray, stated: bool) -> float:
     """Return the variance of noise at the frequencies of a template, from residuals: that of their errors is 1.
 
     Parameters
@@ -139,6 +139,8 @@ def noise_power(slope: np.ndarray, residual: np.ndarray, used: np.ndarray) -> fl
     residual : (y, x) array
         Divided by the errors.
     used : (y, x) bool array
+    stated : bool
+        Whether the errors are taken at their word: noise has no less than they say then.
     """
     reach = reach_of(int(used.sum()))
     correlation = residual_correlation(np.where(used, residual, 0.0), used, reach)
@@ -148,7 +150,8 @@ def noise_power(slope: np.ndarray, residual: np.ndarray, used: np.ndarray) -> fl
     weight[:, 1:] *= 2.0
     total = float(weight.sum())
     found = float((weight * power_of(correlation, shape)).sum()) / total if total > 0 else variance
-    return max(found, _LEAST_POWER * variance)
+    # Of few pixels a fit has taken the noise that looks like the template
+    return max(found, variance * (1.0 if used.sum() < FEW else _LEAST_POWER), 1.0 if stated else 0.0)
 
 
 def without_place(

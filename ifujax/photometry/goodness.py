@@ -156,7 +156,7 @@ def judge(
     warn, dof = 0, count - n_free
     if stated and chi2_is_off(variance * dof if robust else float(square.sum()), dof, dof / blur):
         warn |= bits.CHI2_NOT_1.value
-    misfit, piled = _worst(square, used, level, blur, step)
+    misfit, piled = _worst(square, used, (variance, level), blur, step)
     if piled or _more(square, bright, calm, level, blur):
         warn |= bits.STRUCTURED_RESIDUALS.value
     if not allowed and piled and misfit is not None:
@@ -174,16 +174,16 @@ def judge(
 
 
 def _worst(
-    square: np.ndarray, used: np.ndarray, level: float, blur: float, step: tuple[float, float]
+    square: np.ndarray, used: np.ndarray, levels: tuple[float, float], blur: float, step: tuple[float, float]
 ) -> tuple[Misfit | None, bool]:
-    """Return the square arcsecond that exceeds noise of variance `level` most, and whether noise hardly does that."""
+    """Return the square arcsecond that exceeds noise of the first variance most, and whether that of the second hardly does."""
     size: Any = tuple(max(1, round(1.0 / each)) for each in step)
     inside = np.rint(ndimage.uniform_filter(used.astype(np.float64), size, mode="constant") * math.prod(size))
     found = np.maximum(ndimage.uniform_filter(square, size, mode="constant") * math.prod(size), 0.0)
-    if not level > 0 or not square.sum() > 0:
+    if not levels[0] > 0 or not square.sum() > 0:
         return None, False
     pixels = np.maximum(inside, 1.0)
-    over = np.where(inside > 0, _deviation(found / (level * pixels), pixels / blur), -np.inf)
+    over = np.where(inside > 0, _deviation(found / (levels[0] * pixels), pixels / blur), -np.inf)
     y, x = (int(each) for each in np.unravel_index(int(over.argmax()), over.shape))
     box = tuple(slice(max(at - each // 2, 0), at - each // 2 + each) for at, each in zip((y, x), size))
     weight, (rows, columns) = square[box], np.indices(square.shape)[(slice(None), *box)]
@@ -194,7 +194,8 @@ def _worst(
         share=float(weight.sum()) / float(square.sum()),
         expected=float(used[box].sum()) / float(used.sum()),
     )
-    return misfit, bool(over[y, x] > stats.norm.isf(_CHANCE / used.sum()))
+    worst = _deviation(found[y, x] / (levels[1] * pixels[y, x]), pixels[y, x] / blur)
+    return misfit, bool(worst > stats.norm.isf(_CHANCE / used.sum()))
 
 
 def _more(square: np.ndarray, bright: np.ndarray, calm: np.ndarray, level: float, blur: float) -> bool:

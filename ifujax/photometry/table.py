@@ -56,10 +56,8 @@ def _where(result: FittedPhotometry) -> str:
     if misfit is None:
         return ""
     ra, dec = result.misfit_sky
-    at = f"x {misfit.x:.1f}, y {misfit.y:.1f}, which is RA {ra:.6f}, Dec {dec:+.6f}"
-    return (
-        f" ({100 * misfit.share:.2g} % of chi2 in the square arcsecond about pixel {at}; noise has {100 * misfit.expected:.2g} %)"
-    )
+    shares = f"{100 * misfit.share:.2g} % of chi2 where noise has {100 * misfit.expected:.2g} %"
+    return f" (square arcsecond about x {misfit.x:.1f}, y {misfit.y:.1f}, RA {ra:.5f}, Dec {dec:+.5f}: {shares})"
 
 
 def report_of(result: FittedPhotometry) -> str:
@@ -80,7 +78,7 @@ def report_of(result: FittedPhotometry) -> str:
     if np.isfinite(result.significance):
         lines.append(f"  the scene is seen at {result.significance:.3g} sigma, with all shifts that were tried")
     if result.misfit is not None:
-        lines.append(f"  worst square arcsecond: {_where(result).strip(' ()')}")
+        lines.append(f"  worst {_where(result).strip(' ()')}")
     if result.outcome.low_passed:
         lines.append("  both images were low-passed before they were compared: rms is of that")
     pairs = [(abs(value), f"{one}, {two}: {value:+.2f}") for one, two, value in _correlations(result) if abs(value) >= _STRONG]

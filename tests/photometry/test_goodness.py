@@ -121,7 +121,7 @@ def test_moved_star(noise: str) -> None:
         ra, dec = fit.misfit_sky
         assert ra == pytest.approx(53.1 - (fit.misfit.x - 23.5) * 0.2 / 3600 / np.cos(np.deg2rad(27.8)), abs=1e-6)
         assert dec == pytest.approx(-27.8 + (fit.misfit.y - 23.5) * 0.2 / 3600, abs=1e-6)
-        assert f"about pixel x {fit.misfit.x:.1f}, y {fit.misfit.y:.1f}" in fit.reason
+        assert f"square arcsecond about x {fit.misfit.x:.1f}, y {fit.misfit.y:.1f}, RA 53.1" in fit.reason
         assert "worst square arcsecond" in fit.fit_report()
     table = ifujax.photometry_table(found)
     assert np.all(table["misfit_share"] > 0.3)

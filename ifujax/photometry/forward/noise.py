@@ -10,7 +10,7 @@ from ifujax.photometry.forward.reference import good_size
 _REACH = 4
 """Pixels over which noise is taken to be correlated; drizzling to equal pixels reaches two."""
 _OUTLIER = 4.0
-_FEW = 2000
+FEW = 2000
 """Pixels: with fewer, what a fit takes of the noise shows in the residuals."""
 _LEAST_POWER = 0.25
 """Share of the mean: few pixels can't say that noise has less power at some frequency; resampled noise has more at low ones."""
@@ -99,7 +99,7 @@ def correlated(covariance: np.ndarray, slopes: np.ndarray, residual: np.ndarray,
     slopes, residual, used = slopes[(felt, *window)], residual[window], used[window]
     count = int(used.sum())
     correlation, least = residual_correlation(residual, used, reach_of(count)), 0.0
-    if count < _FEW:
+    if count < FEW:
         correlation, least = unabsorbed(correlation, slopes, used), _LEAST_POWER
     found = np.full_like(covariance, np.nan)
     found[np.ix_(felt, felt)] = correlated_covariance(covariance[np.ix_(felt, felt)], slopes, correlation, least)

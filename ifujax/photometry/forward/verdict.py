@@ -65,7 +65,7 @@ def significance(prepared: Prepared, unit: np.ndarray, residual: np.ndarray, opt
     nothing = (prepared.values - level) * root
     pair = (robust_chi(nothing), robust_chi(residual)) if robust else (nothing, residual)
     centred = (unit - float((prepared.ivar * unit).sum()) / total) * root
-    power = noise_power(centred, residual, used)
+    power = noise_power(centred, residual, used, options.noise == "variance" and not prepared.noise_estimated)
     u = float(np.sqrt(max(gain_of(*pair) / power, 0.0))) if power > 0 else np.inf
     if not u < PLAIN:
         return u

@@ -352,7 +352,7 @@ class _Problem:
         if not size > 0:
             return math.inf
         centred, nothing = (np.where(good, each - each[good].mean(), 0.0) / size for each in (model, data))
-        u = math.sqrt(max(gain_of(nothing, residual / size) / noise_power(centred, residual / size, good), 0.0))
+        u = math.sqrt(max(gain_of(nothing, residual / size) / noise_power(centred, residual / size, good, stated=False), 0.0))
         if not u < PLAIN:
             return u
         fixed = _fixed(self.options)

@@ -200,8 +200,10 @@ class StarFitter:
             allowed=self.noise == "correlated",
         )
         nothing = place((star.values - weight @ star.values / weight.sum()) / sigma)
-        power = noise_power(place((shape - weight @ shape / weight.sum()) / sigma), residual, used)
-        u = math.sqrt(max(gain_of(nothing, residual) / power, 0.0)) if power > 0 else math.inf
+        power = noise_power(place((shape - weight @ shape / weight.sum()) / sigma), residual, used, stated)
+        # A hole is no star
+        gain = gain_of(nothing, residual) if found.values["flux"] > 0 else 0.0
+        u = math.sqrt(max(gain / power, 0.0)) if power > 0 else math.inf
         seen = search_of_star(star.step, star.reach, self.fwhm is None).significance(u) if u < PLAIN else u
         misfit = None if said.misfit is None else said.misfit.moved(-int(first[0]), -int(first[1]))
         return replace(found, told=said.warn, misfit=misfit, significance=seen)
