@@ -46,7 +46,7 @@ def verdict(
         robust=options.loss != "gaussian",
         own=None if window is None else window_correlation(window, prepared.grid.shape, reach_of(int(used.sum()))),
     )
-    found = significance(prepared, unit, residual, options)
+    found = significance(prepared, unit, residual, options) if n_free else np.nan
     warn = judged.warn | (bits.NO_DETECTION.value if found < DETECTED else 0)
     return warn, None if judged.misfit is None else judged.misfit.moved(*prepared.grid.offset), found
 

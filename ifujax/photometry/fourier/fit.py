@@ -320,7 +320,7 @@ class _Problem:
         placed = np.full((2, *self.full), np.nan)
         placed[(slice(None), *self.crop)] = np.where(self.good, images, np.nan)
         seen = math.nan
-        if not status:
+        if free and not status:
             seen = self.significance(placed[0], placed[1])
             if seen < DETECTED:
                 warn |= bits.NO_DETECTION.value
@@ -347,7 +347,7 @@ class _Problem:
         """Return how significant the scene is in the smoothed image, whose noise is what the residuals show."""
         good = np.isfinite(data)
         data, model = (np.where(good, each, 0.0) for each in (data, model))
-        residual = data - model
+        residual = np.where(good, data - model - (data - model)[good].mean(), 0.0)
         size = float(np.sqrt(np.mean(residual[good] ** 2)))
         if not size > 0:
             return math.inf
