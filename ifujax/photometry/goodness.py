@@ -20,10 +20,10 @@ _CHANCE = 1e-3
 """Of noise to pile up as much somewhere in an image."""
 _BRIGHT = 0.9
 """Quantile of the model from which on pixels count as those of sources."""
+_CALM = 0.5
+"""Quantile below which residuals are those of noise: the model is too faint to be wrong there."""
 _BRIGHTER = 4.5
 """Standard deviations by which residuals of sources must exceed those of the rest, beyond `ALLOWANCE`."""
-_AROUND = 1.5
-"""Arcsec about the worst misfit along either axis in which residuals don't tell how noise is correlated."""
 _CORRELATED, _INFLATED = 5.0, 1.2
 """Correlation of neighbours that is told of: standard deviations, and the factor on the variance of smooth quantities."""
 
@@ -141,34 +141,29 @@ def judge(
     share = 1.0 if own is None else float(own[own.shape[0] // 2, own.shape[1] // 2])
     residual = np.where(used, residual, 0.0) / math.sqrt(share)
     square = residual**2
-    bright = used & (np.abs(model) >= np.quantile(np.abs(model[used]), _BRIGHT))
-    calm = used & ~bright if (used & ~bright).any() else used
-    correlation = residual_correlation(residual, calm, reach_of(count))
+    size = np.abs(model)
+    bright = used & (size >= np.quantile(size[used], _BRIGHT))
+    rest = used & ~bright if (used & ~bright).any() else used
+    calm = used & (size <= np.quantile(size[used], _CALM))
+    correlation = residual_correlation(residual, calm, reach_of(int(calm.sum())))
     centre = correlation.shape[0] // 2
     variance = float(correlation[centre, centre])
     ratio = correlation / (variance or 1.0)
     lags = np.ones(ratio.shape, bool)
     lags[centre, centre] = False
     # Noise in the estimates adds one over their number to each square
-    blur = max(1.0 + float(np.sum(ratio[lags] ** 2)) - lags.sum() / count, 1.0)
+    blur = max(1.0 + float(np.sum(ratio[lags] ** 2)) - lags.sum() / max(_pairs(calm), 1), 1.0)
     # What stays within stated errors is no misfit
     level = max(variance, 1.0) if stated else variance
     warn, dof = 0, count - n_free
     if stated and chi2_is_off(variance * dof if robust else float(square.sum()), dof, dof / blur):
         warn |= bits.CHI2_NOT_1.value
     misfit, piled = _worst(square, used, (variance, level), blur, step)
-    if piled or _more(square, bright, calm, level, blur):
+    if piled or _more(square, bright, rest, level, blur):
         warn |= bits.STRUCTURED_RESIDUALS.value
-    if not allowed and piled and misfit is not None:
-        # A misfit is correlated with itself
-        rows, columns = (np.arange(n) for n in used.shape)
-        far = (np.abs(rows - misfit.y) * step[0])[:, None] > _AROUND
-        calm = calm & (far | ((np.abs(columns - misfit.x) * step[1])[None] > _AROUND))
-        correlation = residual_correlation(residual, calm, centre)
-        ratio = correlation / (float(correlation[centre, centre]) or 1.0)
     # Smooth quantities may scatter by no more than is stated, correlated or not
     excused = allowed or not calm.any() or (stated and variance * _near(ratio) < _INFLATED)
-    if not excused and _correlated(ratio, int(calm.sum()), own):
+    if not excused and _correlated(ratio, _pairs(calm), own):
         warn |= bits.CORRELATED_NOISE.value
     return Judgement(warn, misfit)
 
@@ -182,9 +177,8 @@ def _worst(
     found = np.maximum(ndimage.uniform_filter(square, size, mode="constant") * math.prod(size), 0.0)
     if not levels[0] > 0 or not square.sum() > 0:
         return None, False
-    pixels = np.maximum(inside, 1.0)
-    over = np.where(inside > 0, _deviation(found / (levels[0] * pixels), pixels / blur), -np.inf)
-    y, x = (int(each) for each in np.unravel_index(int(over.argmax()), over.shape))
+    excess = found - levels[0] * inside
+    y, x = (int(each) for each in np.unravel_index(int(excess.argmax()), excess.shape))
     box = tuple(slice(max(at - each // 2, 0), at - each // 2 + each) for at, each in zip((y, x), size))
     weight, (rows, columns) = square[box], np.indices(square.shape)[(slice(None), *box)]
     total = max(float(weight.sum()), np.finfo(float).tiny)
@@ -194,14 +188,15 @@ def _worst(
         share=float(weight.sum()) / float(square.sum()),
         expected=float(used[box].sum()) / float(used.sum()),
     )
-    worst = _deviation(found[y, x] / (levels[1] * pixels[y, x]), pixels[y, x] / blur)
+    n = max(float(inside[y, x]), 1.0)
+    worst = _deviation(float(found[y, x]) / (levels[1] * n), max(n / blur, 1.0))
     return misfit, bool(worst > stats.norm.isf(_CHANCE / used.sum()))
 
 
-def _more(square: np.ndarray, bright: np.ndarray, calm: np.ndarray, level: float, blur: float) -> bool:
+def _more(square: np.ndarray, bright: np.ndarray, rest: np.ndarray, level: float, blur: float) -> bool:
     """Return whether residuals of the bright pixels are larger than those of the others."""
-    n = int(bright.sum()), int(calm.sum())
-    base = max(float(square[calm].mean()), level)
+    n = int(bright.sum()), int(rest.sum())
+    base = max(float(square[rest].mean()), level)
     if not base > 0:
         return False
     spread = math.sqrt(1.0 + n[0] / n[1])
@@ -223,6 +218,11 @@ def _correlated(ratio: np.ndarray, count: int, own: np.ndarray | None) -> bool:
         return near > _INFLATED * usual
     # Each of eight neighbours counts twice, as lag and as its opposite
     return near > _INFLATED and (near - 1.0) * math.sqrt(count / 16.0) > _CORRELATED
+
+
+def _pairs(calm: np.ndarray) -> int:
+    """Return of how many pairs of neighbours a correlation is the mean."""
+    return min(int((calm[1:] & calm[:-1]).sum()), int((calm[:, 1:] & calm[:, :-1]).sum()))
 
 
 def _near(ratio: np.ndarray) -> float:

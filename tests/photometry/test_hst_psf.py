@@ -11,7 +11,6 @@ import pytest
 import ifujax
 from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference.precision import working_precision
-from ifujax.photometry.images.regrid import regrid_like
 from tests.photometry.point_scenes import (
     HST_BETA,
     HST_FWHM,
@@ -131,7 +130,6 @@ def test_swapped_images_are_refused() -> None:
         with pytest.raises(UsageError, match=r"hst must have pixels no larger .* got 0.2 arcsec .* 0.03 .* swapped") as raised:
             call()
         assert "\n" not in str(raised.value)
-    ifujax.fit_image_photometry(regrid_like(hst(), muse()), muse())
 
 
 def test_errors_of_a_star_go_on() -> None:
