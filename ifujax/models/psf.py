@@ -26,6 +26,8 @@ _NARROW = 0.4
 _NODES = np.arange(-168, 33)
 _ALIASES = 2
 """On either side: pixels as wide as the FWHM have 2e-2 in each of the first, and 4e-6 in the third."""
+_FINE = 0.7
+"""Pixels over FWHM up to which one on either side will do: 1e-5 is left out."""
 _ZERO = 1e-16
 """Square of a frequency (cycles per arcsec) that is 0 but for rounding."""
 _MANY = 1000
@@ -205,7 +207,9 @@ class MoffatPSF:
         if not self.sampled:
             return self._of_profile(fx, fy)
         # Sampling adds up the frequencies that differ by multiples of its own
-        turns = [k / self.sampled for k in range(-_ALIASES, _ALIASES + 1)]
+        fine = not isinstance(self.fwhm, Tracer) and self.sampled <= _FINE * self.fwhm
+        count = 1 if fine else _ALIASES
+        turns = [k / self.sampled for k in range(-count, count + 1)]
         return sum((self._of_profile(fx + x, fy + y) for y in turns for x in turns), jnp.zeros(()))
 
     def _of_profile(self, fx: Any, fy: Any) -> Array:

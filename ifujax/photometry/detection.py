@@ -15,7 +15,7 @@ import numpy as np
 from numpy import fft
 from scipy import stats
 
-from ifujax.photometry.forward.noise import FEW, power_of, reach_of, residual_correlation
+from ifujax.photometry.forward.noise import FEW, power_of
 from ifujax.photometry.forward.reference import good_size
 
 DETECTED = 3.0
@@ -129,21 +129,21 @@ def gain_of(before: np.ndarray, after: np.ndarray) -> float:
     return min(total, 2.0 * (total - float(gain.max(initial=0.0))))
 
 
-def noise_power(slope: np.ndarray, residual: np.ndarray, used: np.ndarray, stated: bool) -> float:
-    """Return the variance of noise at the frequencies of a template, from residuals: that of their errors is 1.
+def noise_power(slope: np.ndarray, correlation: np.ndarray, count: int, stated: bool) -> float:
+    """Return the variance of noise at the frequencies of a template, in units of that of its errors.
 
     Parameters
     ----------
     slope : (y, x) array
         The template, divided by the errors; 0 where a pixel does not count.
-    residual : (y, x) array
-        Divided by the errors.
-    used : (y, x) bool array
+    correlation : (2 r + 1, 2 r + 1) array
+        Autocovariance of residuals divided by their errors, lag 0 in the middle.
+    count : int
+        Pixels that were fitted.
     stated : bool
         Whether the errors are taken at their word: noise has no less than they say then.
     """
-    reach = reach_of(int(used.sum()))
-    correlation = residual_correlation(np.where(used, residual, 0.0), used, reach)
+    reach = correlation.shape[0] // 2
     variance = float(correlation[reach, reach])
     shape = good_size(slope.shape[0] + reach), good_size(slope.shape[1] + reach)
     weight = np.abs(fft.rfft2(slope, shape)) ** 2
@@ -151,7 +151,7 @@ def noise_power(slope: np.ndarray, residual: np.ndarray, used: np.ndarray, state
     total = float(weight.sum())
     found = float((weight * power_of(correlation, shape)).sum()) / total if total > 0 else variance
     # Of few pixels a fit has taken the noise that looks like the template
-    return max(found, variance * (1.0 if used.sum() < FEW else _LEAST_POWER), 1.0 if stated else 0.0)
+    return max(found, variance * (1.0 if count < FEW else _LEAST_POWER), 1.0 if stated else 0.0)
 
 
 def without_place(

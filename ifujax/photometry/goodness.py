@@ -54,10 +54,11 @@ class Misfit:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What residuals say of a fit: bits of `ifujax.inference.status`, and where the misfit is worst."""
+    """What residuals say of a fit: bits of `ifujax.inference.status`, where they are worst, and the autocovariance of noise."""
 
     warn: int
     misfit: Misfit | None
+    correlation: np.ndarray
 
 
 def chi2_is_off(chi2: float, dof: float, independent: float | None = None) -> bool:
@@ -137,7 +138,7 @@ def judge(
     """
     count = int(used.sum())
     if count <= n_free or count == 0:
-        return Judgement(0, None)
+        return Judgement(0, None, np.ones((1, 1)))
     share = 1.0 if own is None else float(own[own.shape[0] // 2, own.shape[1] // 2])
     residual = np.where(used, residual, 0.0) / math.sqrt(share)
     square = residual**2
@@ -165,7 +166,8 @@ def judge(
     excused = allowed or not calm.any() or (stated and variance * _near(ratio) < _INFLATED)
     if not excused and _correlated(ratio, _pairs(calm), own):
         warn |= bits.CORRELATED_NOISE.value
-    return Judgement(warn, misfit)
+    # In units of the stated variance, whatever share of it a low-pass has left
+    return Judgement(warn, misfit, correlation * share)
 
 
 def _worst(

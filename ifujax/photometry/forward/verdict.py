@@ -46,12 +46,14 @@ def verdict(
         robust=options.loss != "gaussian",
         own=None if window is None else window_correlation(window, prepared.grid.shape, reach_of(int(used.sum()))),
     )
-    found = significance(prepared, unit, residual, options) if n_free else np.nan
+    found = significance(prepared, unit, residual, judged.correlation, options) if n_free else np.nan
     warn = judged.warn | (bits.NO_DETECTION.value if found < DETECTED else 0)
     return warn, None if judged.misfit is None else judged.misfit.moved(*prepared.grid.offset), found
 
 
-def significance(prepared: Prepared, unit: np.ndarray, residual: np.ndarray, options: PhotometryOptions) -> float:
+def significance(
+    prepared: Prepared, unit: np.ndarray, residual: np.ndarray, correlation: np.ndarray, options: PhotometryOptions
+) -> float:
     """Return how significant the scene is in the image, in sigma, with all shifts and widths that were tried."""
     used, root = prepared.ivar > 0, np.sqrt(prepared.ivar)
     total = float(prepared.ivar.sum())
@@ -65,7 +67,7 @@ def significance(prepared: Prepared, unit: np.ndarray, residual: np.ndarray, opt
     nothing = (prepared.values - level) * root
     pair = (robust_chi(nothing), robust_chi(residual)) if robust else (nothing, residual)
     centred = (unit - float((prepared.ivar * unit).sum()) / total) * root
-    power = noise_power(centred, residual, used, options.noise == "variance" and not prepared.noise_estimated)
+    power = noise_power(centred, correlation, int(used.sum()), options.noise == "variance" and not prepared.noise_estimated)
     u = float(np.sqrt(max(gain_of(*pair) / power, 0.0))) if power > 0 else np.inf
     if not u < PLAIN:
         return u

@@ -22,6 +22,7 @@ from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.photometry.config import PhotometryOptions
 from ifujax.photometry.detection import DETECTED, PLAIN, gain_of, noise_power, search_of, without_place
+from ifujax.photometry.forward.noise import reach_of, residual_correlation
 from ifujax.photometry.fourier.model import FourierModel, muse_filter, predict
 from ifujax.photometry.fourier.tapering import background_mask, common_crop, padded_size, shifted, taper_weights
 from ifujax.photometry.outcome import Outcome
@@ -352,7 +353,9 @@ class _Problem:
         if not size > 0:
             return math.inf
         centred, nothing = (np.where(good, each - each[good].mean(), 0.0) / size for each in (model, data))
-        u = math.sqrt(max(gain_of(nothing, residual / size) / noise_power(centred, residual / size, good, stated=False), 0.0))
+        correlation = residual_correlation(residual / size, good, reach_of(int(good.sum())))
+        power = noise_power(centred, correlation, int(good.sum()), stated=False)
+        u = math.sqrt(max(gain_of(nothing, residual / size) / power, 0.0))
         if not u < PLAIN:
             return u
         fixed = _fixed(self.options)

@@ -200,7 +200,7 @@ class StarFitter:
             allowed=self.noise == "correlated",
         )
         nothing = place((star.values - weight @ star.values / weight.sum()) / sigma)
-        power = noise_power(place((shape - weight @ shape / weight.sum()) / sigma), residual, used, stated)
+        power = noise_power(place((shape - weight @ shape / weight.sum()) / sigma), said.correlation, sigma.size, stated)
         # A hole is no star
         gain = gain_of(nothing, residual) if found.values["flux"] > 0 else 0.0
         u = math.sqrt(max(gain / power, 0.0)) if power > 0 else math.inf
