@@ -163,8 +163,9 @@ def judge(
     if piled or _more(square, bright, rest, level, blur):
         warn |= bits.STRUCTURED_RESIDUALS.value
     # Smooth quantities may scatter by no more than is stated, correlated or not
-    excused = allowed or not calm.any() or (stated and variance * _near(ratio) < _INFLATED)
-    if not excused and _correlated(ratio, _pairs(calm), own):
+    near, usual = _near(ratio), 1.0 if own is None else max(_near(own) / share, 1.0)
+    excused = allowed or (stated and variance * near < _INFLATED * usual)
+    if not excused and _correlated(near, usual, _pairs(calm) / blur):
         warn |= bits.CORRELATED_NOISE.value
     # In units of the stated variance, whatever share of it a low-pass has left
     return Judgement(warn, misfit, correlation * share)
@@ -212,14 +213,10 @@ def _deviation(ratio: np.ndarray | float, independent: np.ndarray | float) -> np
     return (np.cbrt(ratio) - (1.0 - variance)) / np.sqrt(variance)
 
 
-def _correlated(ratio: np.ndarray, count: int, own: np.ndarray | None) -> bool:
-    """Return whether neighbours are correlated by more than processing has made them."""
-    near = _near(ratio)
-    if own is not None:
-        near, usual = near / max(_near(own / own[own.shape[0] // 2, own.shape[1] // 2]), 1.0), 1.0
-        return near > _INFLATED * usual
+def _correlated(near: float, usual: float, independent: float) -> bool:
+    """Return whether neighbours are correlated by more than processing has made them: sums of nine correlations."""
     # Each of eight neighbours counts twice, as lag and as its opposite
-    return near > _INFLATED and (near - 1.0) * math.sqrt(count / 16.0) > _CORRELATED
+    return near > _INFLATED * usual and (near - usual) * math.sqrt(independent / 16.0) > _CORRELATED
 
 
 def _pairs(calm: np.ndarray) -> int:
