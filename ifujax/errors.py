@@ -17,6 +17,10 @@ class UsageError(ValueError):
     """A call, option or configuration is wrong (command line: exit code 2)."""
 
 
+class SwappedImages(UsageError):
+    """Images were given in the wrong order: no fault of one of many, but of the call."""
+
+
 class IfujaxWarning(UserWarning):
     """The one class of warning that ifujax emits."""
 

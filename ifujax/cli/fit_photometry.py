@@ -77,6 +77,20 @@ def fit_photometry(
         float, typer.Option("--hst-fwhm", metavar="ARCSEC", help="PSF of HST, before regridding; by default that of ACS.")
     ] = 0.085,
     hst_beta: Annotated[float, typer.Option("--hst-beta", metavar="VALUE", help="Its exponent.")] = 1.6,
+    hst_fwhm_error: Annotated[
+        float, typer.Option("--hst-fwhm-error", metavar="ARCSEC", help="1 sigma of --hst-fwhm: goes into all errors.")
+    ] = 0.0,
+    hst_beta_error: Annotated[
+        float, typer.Option("--hst-beta-error", metavar="VALUE", help="1 sigma of --hst-beta, likewise.")
+    ] = 0.0,
+    hst_sampled: Annotated[
+        float,
+        typer.Option(
+            "--hst-sampled",
+            metavar="ARCSEC",
+            help="Pixels, before any regridding, at whose centres the PSF of HST is sampled; 0: they sample it finely enough.",
+        ),
+    ] = 0.0,
     margin: Annotated[
         float,
         typer.Option(
@@ -102,6 +116,14 @@ def fit_photometry(
             "--noise",
             help="The noise: the variances; these times the reduced chi2; or with the correlation of neighbours too.",
             show_default="variance",
+        ),
+    ] = None,
+    loss: Annotated[
+        Literal["gaussian", "student_t"] | None,
+        typer.Option(
+            "--loss",
+            help="What is minimised: chi2, or that of Student's t, which pixels far off hardly pull at.",
+            show_default="gaussian",
         ),
     ] = None,
     sampling: Annotated[
@@ -172,21 +194,33 @@ def fit_photometry(
     if resample and position not in (None, "resample"):
         raise UsageError(f"--position must be resample, or left out, with --resample; got {position}.")
     fourier = method == "fourier"
+    psf_error = None if fourier or not (hst_fwhm_error or hst_beta_error) else (hst_fwhm_error, hst_beta_error)
+    psf = MoffatPSF(hst_fwhm, hst_beta)
+    # What images alone take, and only forward
+    of_forward: dict[str, Any] = {} if fourier else {
+        "hst_psf": MoffatPSF(hst_fwhm, hst_beta, sampled=hst_sampled), "hst_psf_error": psf_error,
+        "sampling": sampling or "auto", "noise": noise or "variance", "loss": loss or "gaussian",
+    }  # fmt: skip
+    of_fourier: dict[str, Any] = {"hst_psf": psf, "taper": taper, "segment": segment} if fourier else {}
     options = PhotometryOptions(
         fix_scale=fix_scale, fix_bg=fix_bg, fix_dx=fix_dx, fix_dy=fix_dy, fix_fwhm=fix_fwhm, fix_beta=fix_beta,
-        init_dx=init_dx, init_dy=init_dy, min_scale=min_scale, margin=margin, hst_psf=MoffatPSF(hst_fwhm, hst_beta),
-        sampling="auto" if fourier else sampling or "auto", integrate_pixels=integrate_pixels, elliptical=elliptical,
-        rotation=rotation, noise="variance" if fourier else noise or "variance", method=method,
-        taper=taper if fourier else None, segment=segment and fourier,
+        init_dx=init_dx, init_dy=init_dy, min_scale=min_scale, margin=margin, integrate_pixels=integrate_pixels,
+        elliptical=elliptical, rotation=rotation, method=method, **of_forward, **of_fourier,
     )  # fmt: skip
     of_star = PhotometryOptions(
-        fix_fwhm=fix_fwhm, fix_beta=fix_beta, hst_psf=options.hst_psf, integrate_pixels=integrate_pixels,
+        fix_fwhm=fix_fwhm, fix_beta=fix_beta, hst_psf=psf, integrate_pixels=integrate_pixels,
         sampling=sampling or "auto", noise=noise or "variance",
     )  # fmt: skip
     _notice(
         method,
         {"--taper": taper is not None, "--segment": segment},
-        {"--noise": noise is not None, "--sampling": sampling is not None},
+        {
+            "--noise": noise is not None,
+            "--sampling": sampling is not None,
+            "--loss": loss is not None,
+            "--hst-sampled": bool(hst_sampled),
+            "--hst-fwhm-error, --hst-beta-error": bool(hst_fwhm_error or hst_beta_error),
+        },
         " on images" if star is not None and fourier else "",
     )
     wanted = Wanted(

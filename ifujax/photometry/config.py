@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ifujax.errors import UsageError
 from ifujax.inference.declarations import Bounded, Declaration, Fixed
+from ifujax.inference.options import Loss
 from ifujax.inference.priors import Normal
 from ifujax.models.psf import PSF, SMALLEST_BETA, ImagePSF, MoffatPSF
 from ifujax.photometry.forward.reference import EDGE, Sampling
@@ -17,7 +18,7 @@ Noise = Literal["variance", "scaled", "correlated"]
 STAR_OPTIONS = ("fix_fwhm", "fix_beta", "beta_prior", "hst_psf", "integrate_pixels", "sampling", "noise")
 """Of `PhotometryOptions`: what fits of a star take."""
 _ONLY_FOR = {
-    "forward": ("elliptical", "rotation", "integrate_pixels", "noise", "sampling", "edge", "beta_prior"),
+    "forward": ("elliptical", "rotation", "integrate_pixels", "noise", "loss", "sampling", "edge", "beta_prior", "hst_psf_error"),
     "fourier": ("taper", "segment"),
 }
 HST_PSF = MoffatPSF(0.085, 1.6)
@@ -28,6 +29,23 @@ LARGEST_BETA = 20.0
 FWHM_LIMITS = (0.05, 5.0)
 LARGEST_ELLIPTICITY = 0.6
 START_FWHM, START_BETA = 0.7, 2.8
+
+
+def checked_psf_error(error: Any, psf: PSF) -> tuple[float, ...]:
+    """Return errors of the PSF of HST as numbers: of fwhm and beta, and their correlation."""
+    if not isinstance(psf, MoffatPSF):
+        raise UsageError("hst_psf_error must be left out with an ImagePSF; got one. Give a MoffatPSF.")
+    try:
+        numbers = tuple(float(each) for each in error)
+    except (TypeError, ValueError):
+        numbers = ()
+    sound = len(numbers) in (2, 3) and all(0 <= each < math.inf for each in numbers[:2])
+    if not sound or (len(numbers) == 3 and not -1 <= numbers[2] <= 1):
+        raise UsageError(
+            "hst_psf_error must be (fwhm, beta) or (fwhm, beta, correlation): two numbers, 0 or more, and one from -1 to 1; "
+            f"got {error!r}."
+        )
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,8 @@ class PhotometryOptions:
         Prior of the Moffat exponent.
     hst_psf : MoffatPSF or ImagePSF
         Of the HST image, before any regridding.
+    hst_psf_error : (fwhm, beta) or (fwhm, beta, correlation), optional
+        1 sigma errors of a MoffatPSF, and their correlation (0 if not given). They go into the errors of all that is fitted.
     sampling : "auto", "native" or "regridded"
         Whether the HST image has its own pixels, or was low-passed and put onto those of MUSE; "auto": by their size.
     integrate_pixels : bool
@@ -60,6 +80,9 @@ class PhotometryOptions:
     noise : "variance", "scaled" or "correlated"
         What the noise is: the variances of the file; these times the reduced chi2; or these and the correlation of
         neighbouring pixels, estimated from the residuals.
+    loss : "gaussian" or "student_t"
+        What is minimised: chi2, or the logarithm of Student's t distribution with 4 degrees of freedom, which pixels far off
+        hardly pull at.
     method : "forward" or "fourier"
         Forward model weighted by the variances, or imphot's own fit of tapered images in Fourier space.
     edge : float
@@ -87,18 +110,20 @@ class PhotometryOptions:
     margin: float = 2.0
     beta_prior: Normal | None = BETA_PRIOR
     hst_psf: PSF = HST_PSF
+    hst_psf_error: tuple[float, ...] | None = None
     sampling: Sampling = "auto"
     integrate_pixels: bool = False
     elliptical: bool = False
     rotation: bool = False
     noise: Noise = "variance"
+    loss: Loss = "gaussian"
     method: Method = "forward"
     edge: float = EDGE
     taper: int | None = None
     segment: bool = False
 
     def __post_init__(self) -> None:
-        for name, accepted in (("method", Method), ("noise", Noise), ("sampling", Sampling)):
+        for name, accepted in (("method", Method), ("noise", Noise), ("loss", Loss), ("sampling", Sampling)):
             if getattr(self, name) not in get_args(accepted):
                 raise UsageError(f"{name} must be one of {', '.join(get_args(accepted))}; got {getattr(self, name)!r}.")
         for each in fields(self):
@@ -124,17 +149,22 @@ class PhotometryOptions:
         if not (isinstance(self.hst_psf, (MoffatPSF, ImagePSF))):
             raise UsageError(f"hst_psf must be a MoffatPSF or an ImagePSF; got {type(self.hst_psf).__name__}.")
         psf = self.hst_psf
-        if isinstance(psf, MoffatPSF) and not (psf.fwhm > 0 and psf.beta >= SMALLEST_BETA and psf.pixel >= 0):
+        if isinstance(psf, MoffatPSF) and not (
+            psf.fwhm > 0 and psf.beta >= SMALLEST_BETA and psf.pixel >= 0 and psf.sampled >= 0
+        ):
             raise UsageError(
-                f"hst_psf must have a positive fwhm, a beta of {SMALLEST_BETA} or more and a pixel of 0 or more; got {psf}."
+                f"hst_psf must have a positive fwhm, a beta of {SMALLEST_BETA} or more, and pixel and sampled of 0 or more; "
+                f"got {psf}."
             )
+        if self.hst_psf_error is not None:
+            object.__setattr__(self, "hst_psf_error", checked_psf_error(self.hst_psf_error, psf))
         other = {"fourier": "forward", "forward": "fourier"}[self.method]
         for name in _ONLY_FOR[other]:
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise UsageError(
                     f"{name} must be left out with method {self.method!r}; got {getattr(self, name)!r}. Use method {other!r}."
                 )
-        if self.method == "fourier" and (not isinstance(psf, MoffatPSF) or psf.pixel or psf.ellipticity):
+        if self.method == "fourier" and (not isinstance(psf, MoffatPSF) or psf.pixel or psf.ellipticity or psf.sampled):
             raise UsageError(
                 f"hst_psf must be a round MoffatPSF without a pixel with method 'fourier'; got {psf!r}. Use method 'forward'."
             )

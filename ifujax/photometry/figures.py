@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ifujax.errors import UsageError, unknown
-from ifujax.inference.status import NOISE_ESTIMATED, WARN_FLAGS, decode
+from ifujax.inference.status import NOISE_ESTIMATED, STRUCTURED_RESIDUALS
 from ifujax.io.output import atomic_path
 from ifujax.photometry.images.geometry import pixel_steps
 from ifujax.photometry.stars.models import PER_PIXEL, filtered_profile
+from ifujax.photometry.table import sentences
 from ifujax.plotting.photometry import StarProfile, fwhm_wavelength_figure, image_fit_figure, star_profile_figure
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def image_figure(result: ImagePhotometry, title: str | None = None) -> Figure:
         title=f"MUSE image: {result.name}" if title is None else title,
         unit=result.muse.unit,
         text=rows,
+        mark=_mark(result, shown),
     )
 
 
@@ -212,8 +214,7 @@ def remarks(result: FittedPhotometry) -> str:
     That noise was estimated goes without saying where it always is: with ``method="fourier"``, and for an HST image.
     """
     expected = _is_fourier(result) or result.muse.variance is not None
-    flags = decode(result.warn & ~(NOISE_ESTIMATED.value if expected else 0), WARN_FLAGS)
-    return "; ".join(flag.sentence for flag in decode(result.status) + flags)
+    return sentences(result, result.warn & ~(NOISE_ESTIMATED.value if expected else 0))
 
 
 def _notes(result: FittedPhotometry) -> list[str | tuple[str, str]]:
@@ -235,6 +236,15 @@ def _used(data: np.ndarray) -> tuple[slice, slice]:
         return slice(None), slice(None)
     y, x = (np.flatnonzero(good.any(axis=axis)) for axis in (1, 0))
     return slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
+
+
+def _mark(result: ImagePhotometry, shown: tuple[slice, slice]) -> tuple[float, float, float, float] | None:
+    """Return middle (x, y) and size (x, y), in pixels of the part that is shown, of the square arcsecond that doesn't fit."""
+    if result.misfit is None or not result.warn & STRUCTURED_RESIDUALS.value:
+        return None
+    y, x = (part.start or 0 for part in shown)
+    step = pixel_steps(result.muse)
+    return result.misfit.x - x, result.misfit.y - y, 1.0 / step[1], 1.0 / step[0]
 
 
 def _noise(result: ImagePhotometry) -> np.ndarray | None:

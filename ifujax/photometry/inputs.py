@@ -12,12 +12,18 @@ from typing import Any
 import numpy as np
 
 from ifujax.data.image import Image
-from ifujax.errors import IfujaxWarning, UsageError, unknown
+from ifujax.errors import IfujaxWarning, SwappedImages, UsageError, unknown
 from ifujax.io.images import read_image
+from ifujax.models.psf import MoffatPSF
 from ifujax.photometry.config import HST_PSF, PhotometryOptions
-from ifujax.photometry.images.geometry import celestial_of
+from ifujax.photometry.forward.reference import resolved_sampling
+from ifujax.photometry.images.geometry import celestial_of, pixel_steps
 from ifujax.photometry.images.regrid import rescale_like
 
+_COARSER = 1.1
+"""How much larger pixels of HST may be than those of MUSE, for roundings of headers: no regridding makes any."""
+_UNDERSAMPLED = 0.6
+"""Pixels over FWHM: at 0.05 arcsec for the 0.085 of ACS, stars in the middle of pixels are 0.4 % brighter than elsewhere."""
 ImageLike = Image | str | Path
 Star = tuple[float, float, float]
 """RA and Dec in degrees, radius in arcsec."""
@@ -75,6 +81,32 @@ def warn_of_camera(hst: Image, psf: Any) -> None:
             IfujaxWarning,
             stacklevel=2,
         )
+
+
+def check_order(hst: Image, muse: Image) -> None:
+    """Raise a UsageError for an HST image coarser than that of MUSE."""
+    sizes = [math.sqrt(math.prod(pixel_steps(each))) for each in (hst, muse)]
+    if sizes[0] > _COARSER * sizes[1]:
+        raise SwappedImages(
+            f"hst must have pixels no larger than those of muse; got {sizes[0]:.3g} arcsec ({hst.name or 'hst'}) and "
+            f"{sizes[1]:.3g} arcsec ({muse.name or 'muse'}). The image of HST comes first: are they swapped?"
+        )
+
+
+def warn_of_pixels(hst: Image, muse: Image, options: PhotometryOptions) -> None:
+    """Warn (IfujaxWarning) where the pixels of HST undersample its PSF, which its transform doesn't know."""
+    size, other = (math.sqrt(math.prod(pixel_steps(each))) for each in (hst, muse))
+    psf = options.hst_psf
+    native = resolved_sampling(options.sampling, other / size) == "native" and options.method == "forward"
+    if not native or not isinstance(psf, MoffatPSF) or psf.sampled or size <= _UNDERSAMPLED * psf.fwhm:
+        return
+    warnings.warn(
+        f"pixels of {hst.name or 'the HST image'} are {size:.3g} arcsec, more than {_UNDERSAMPLED} of the FWHM of its PSF, "
+        f"{psf.fwhm:.3g}: scale and FWHM are biased by what lies between them. Give an image with finer pixels, its own PSF "
+        "(hst_psf, --hst-fwhm), or one sampled as it is (MoffatPSF(..., sampled=...), --hst-sampled).",
+        IfujaxWarning,
+        stacklevel=2,
+    )
 
 
 def check_star(star: Star | None, required: bool = False) -> None:

@@ -23,7 +23,19 @@ from ifujax.photometry.config import FWHM_LIMITS, LARGEST_BETA, START_BETA, STAR
 from ifujax.photometry.forward.fit import SCALES, engine_of, make_group, model_of, noise_factor, outcome_of
 from ifujax.photometry.forward.preparation import Prepared, TransformCache, prepare
 from ifujax.photometry.forward.reference import Grid
-from ifujax.photometry.inputs import ImageLike, Mask, Star, in_unit_of, load_image, options_of, pairs_of, warn_of_camera
+from ifujax.photometry.inputs import (
+    ImageLike,
+    Mask,
+    Star,
+    check_order,
+    in_unit_of,
+    load_image,
+    options_of,
+    pairs_of,
+    warn_of_camera,
+    warn_of_pixels,
+)
+from ifujax.photometry.joint_errors import with_errors_of_psf
 from ifujax.photometry.masks import masks_of
 from ifujax.photometry.outcome import Outcome
 from ifujax.photometry.results import FittedValue, ImagePhotometry
@@ -34,6 +46,7 @@ if TYPE_CHECKING:
 SLOPE_UNIT = 1000.0
 """Angstrom: slopes are arcsec per this inside the fit, where all parameters are of order one."""
 _STEEPEST = 1.0
+_OF_ANY = bits.CHI2_NOT_1.value | bits.STRUCTURED_RESIDUALS.value | bits.CORRELATED_NOISE.value
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["image", "offset"], meta_fields=[])
@@ -195,7 +208,7 @@ def fit_joint_photometry(
         references and some native ones.
     """
     options = options_of(options, more)
-    for name in ("method", "rotation", "elliptical", "min_scale"):
+    for name in ("method", "rotation", "elliptical", "min_scale", "loss"):
         if getattr(options, name) != getattr(PhotometryOptions(), name):
             raise UsageError(
                 f"{name} must be left out in a joint fit; got {getattr(options, name)!r}. Fit the images one by one."
@@ -216,17 +229,20 @@ def fit_joint_photometry(
 
     def fitted(pairs: list[Prepared]) -> JointPhotometry:
         obs, model = _observations(pairs, options, (wavelengths - reference) / SLOPE_UNIT)
-        found = fit_joint(model, shared, local, obs, start, options=engine_of(model.image), devices=devices)
+        found = fit_joint(model, shared, local, obs, start, options=engine_of(model.image, options), devices=devices)
         return _result(pairs, wavelengths, reference, found, options)
 
     result = fitted(prepared)
     factor = noise_factor(prepared[0], options, result.chi2 / max(result.n_good - result.n_free, 1))
-    if result.status or factor == 1.0:
+    if not result.status and factor != 1.0:
+        # The weight of the data against the prior counts, not the size of errors alone
+        prepared = [replace(each, ivar=each.ivar / factor) for each in prepared]
+        again = fitted(prepared)
+        images = tuple(replace(each, outcome=replace(each.outcome, chi2=each.outcome.chi2 * factor)) for each in again.images)
+        result = replace(again, images=images, chi2=again.chi2 * factor)
+    if result.status or options.hst_psf_error is None:
         return result
-    # The weight of the data against the prior counts, not the size of errors alone
-    again = fitted([replace(each, ivar=each.ivar / factor) for each in prepared])
-    images = tuple(replace(each, outcome=replace(each.outcome, chi2=each.outcome.chi2 * factor)) for each in again.images)
-    return replace(again, images=images, chi2=again.chi2 * factor)
+    return with_errors_of_psf(result, prepared, options, fitted)
 
 
 def _prepared(
@@ -248,9 +264,11 @@ def _prepared(
     prepared = []
     for (one, _), target in zip(pairs, targets):
         own = once(one)
+        check_order(own, target)
         key = (id(own), target.unit)
         if key not in scaled:
             warn_of_camera(own, options.hst_psf)
+            warn_of_pixels(own, target, options)
             scaled[key] = in_unit_of(own, target)
         sky, pixel = masks_of(regions, star, extramask, target)
         prepared.append(prepare(scaled[key], target, options, sky, pixel, cache, least))
@@ -320,11 +338,8 @@ def _result(
     used = found.block_status == 0
     chi2 = float(np.sum(found.block_chi2[used] / shares[used])) if not found.status else np.nan
     reduced = chi2 / max(found.dof, 1)
-    warn = found.warn
     if options.noise == "scaled" or prepared[0].noise_estimated:
         inflated = reduced
-    elif not found.status and not 0.5 < reduced < 2.0:
-        warn |= bits.CHI2_NOT_1.value
     covariance *= inflated
     reference = middle
     if "width" in names and "slope" in names and not found.status:
@@ -358,14 +373,27 @@ def _result(
         n_free=found.n_free,
         n_iter=found.n_iter,
         status=found.status,
-        warn=warn,
+        warn=found.warn,
         found=found,
     )
     images = []
     for row, each in enumerate(prepared):
         outcome = _outcome(row, each, line, options, inflated)
         images.append(ImagePhotometry("image", each.muse.name, outcome, each.muse, options=options, prepared=each))
-    return replace(line, images=tuple(images))
+    return _with_warnings(replace(line, images=tuple(images)))
+
+
+def _with_warnings(joint: JointPhotometry) -> JointPhotometry:
+    """Say of the whole what is to be said of one image, and that nothing is detected if that is so in all."""
+    warn = joint.warn
+    for image in joint.images:
+        warn |= image.warn & _OF_ANY
+    joint = replace(joint, warn=warn)
+    if joint.status or not all(image.warn & bits.NO_DETECTION.value for image in joint.images):
+        return joint
+    lost = {name: replace(getattr(joint, name), error=np.nan) for name in joint.covariance_names}
+    covariance = np.full_like(joint.covariance, np.nan)
+    return replace(joint, warn=warn | bits.NO_DETECTION.value, covariance=covariance, **lost)
 
 
 def _outcome(row: int, prepared: Prepared, line: JointPhotometry, options: PhotometryOptions, factor: float) -> Outcome:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ifujax.photometry.goodness import Misfit
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,11 @@ class Outcome:
         What was compared, on the grid of the MUSE image; NaN where pixels took no part.
     low_passed : bool
         Whether these, and `rms`, are of images from which high frequencies were taken out.
+    misfit : Misfit or None
+        The square arcsecond in which residuals exceed noise most, where that was looked for.
+    significance : float
+        Of the scene in the image, in sigma: the chance that noise looks as much like it at the best of all shifts that were
+        tried, as that of one normal deviate.
     """
 
     values: Mapping[str, float]
@@ -52,3 +62,5 @@ class Outcome:
     data: np.ndarray
     model: np.ndarray
     low_passed: bool = False
+    misfit: Misfit | None = None
+    significance: float = math.nan

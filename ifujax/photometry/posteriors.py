@@ -48,7 +48,7 @@ def sample_image(
     Raises
     ------
     UsageError
-        For a fit that failed, or one in Fourier space, which has no likelihood.
+        For a fit that failed, one in Fourier space, which has no likelihood, or one with another loss than "gaussian".
     """
     _require_likelihood(result)
     options, values = result.options, result.outcome.values
@@ -87,13 +87,20 @@ def _require_likelihood(result: ImagePhotometry) -> None:
         raise UsageError(
             "sample needs a fit with method 'forward'; got one in Fourier space, whose residuals have no known noise."
         )
+    if result.options.loss != "gaussian":
+        raise UsageError(
+            f"sample needs loss 'gaussian', whose scale and background are integrated out; got {result.options.loss!r}. "
+            "The errors of the fit are those of its loss."
+        )
     if result.status:
         raise UsageError(f"sample needs a fit that succeeded; got {result.name}: {result.reason}.")
 
 
 def _drawn(result: ImagePhotometry, sampling: SamplingOptions, seed: int) -> tuple[Draws, tuple[str, ...]]:
     prepared = cast("Prepared", result.prepared)
-    group = make_group([prepared], model_of(prepared, result.options), result.options)
+    model = model_of(prepared, result.options)
+    engine = engine_of(model, result.options)
+    group = make_group([prepared], model, result.options)
     free = [entry.name for entry in group.space.structure.free]
     values = dict(result.outcome.values)
     if result.options.elliptical:
@@ -103,8 +110,8 @@ def _drawn(result: ImagePhotometry, sampling: SamplingOptions, seed: int) -> tup
     if result.options.rotation:
         values["rotation"] -= prepared.rotation
     x = pack_starts(group.space, {name: np.array([values[name]]) for name in free}, 1)[0]
-    fit = evaluate_batch(group.model, group.space, group.obs, x, options=engine_of(group.model))
+    fit = evaluate_batch(group.model, group.space, group.obs, x, options=engine)
     return (
-        sample_batch(group.model, group.space, group.obs, fit, options=engine_of(group.model), sampling=sampling, seed=seed),
+        sample_batch(group.model, group.space, group.obs, fit, options=engine, sampling=sampling, seed=seed),
         group.model.linear_names,
     )

@@ -17,6 +17,7 @@ import numpy as np
 
 from ifujax.data.image import Image
 from ifujax.errors import DataError, IfujaxWarning, UsageError, unknown
+from ifujax.inference.status import NO_DETECTION
 from ifujax.io.images import write_image
 from ifujax.io.output import atomic_path
 from ifujax.photometry.images.corrections import Position, apply_corrections
@@ -77,6 +78,7 @@ def fit_cards(result: FittedPhotometry) -> dict[str, tuple[object, str]]:
     for card, value, meaning in (
         ("FITRMS", result.rms_error, "of data less model, in BUNIT"),
         ("FITCHI2", result.chi2, "chi2"),
+        ("FITDET", result.significance, "Sigma at which the scene is seen"),
         ("FITNPIX", result.n_good, "Pixels that took part"),
         ("FITNFREE", result.n_free, "Parameters that were fitted"),
         ("FITSTAT", result.status, "Status bits: 0 = good"),
@@ -145,9 +147,16 @@ def aligned_image(
     Warns
     -----
     IfujaxWarning
-        If the scale is less than three times its error.
+        If nothing is detected, or the scale is less than three times its error.
     """
     _require_good(result)
+    if result.warn & NO_DETECTION.value:
+        warnings.warn(
+            f"{result.name or 'the image'}: corrected by a fit in which nothing is detected ({result.significance:.1f} sigma). "
+            "Its shift is that of noise.",
+            IfujaxWarning,
+            stacklevel=2,
+        )
     if "scale" in corrections:
         _require_scale(result)
     of = {name: getattr(result, name).value for name in ("dx", "dy", "dra", "ddec", "bg", "scale")}

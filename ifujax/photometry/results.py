@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ifujax.data.image import Image
-from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS, decode
 from ifujax.models.psf import MoffatPSF
 from ifujax.photometry.images.geometry import celestial_of, pixel_steps
 from ifujax.photometry.outcome import Outcome
-from ifujax.photometry.table import report_of, summary_of
+from ifujax.photometry.table import report_of, sentences, summary_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ifujax.photometry.config import PhotometryOptions
     from ifujax.photometry.forward.preparation import Prepared
+    from ifujax.photometry.goodness import Misfit
     from ifujax.photometry.images.corrections import Position
     from ifujax.photometry.stars.fit import StarOutcome
 
@@ -76,7 +76,10 @@ class FittedPhotometry:
         Root mean square of ``data - model`` over the pixels that took part, in flux units of the MUSE image.
     chi2, n_good, n_free, n_iter : float and int
     status, warn : int
-        Bits of `ifujax.inference.status`; 0 = usable.
+        Bits of `ifujax.inference.status`; 0 = usable. ``no_detection``: errors of all but `scale` and `bg` are NaN then.
+    significance : float
+    misfit : Misfit or None
+        How significant the scene is in the image, and where residuals are worst.
     covariance : (n, n) array
         Of the free parameters, named by `covariance_names`.
     """
@@ -170,10 +173,27 @@ class FittedPhotometry:
         return self.outcome.warn
 
     @property
+    def significance(self) -> float:
+        """How significant the scene is in the MUSE image, in sigma, all shifts and widths allowed for; NaN if nobody looked."""
+        return self.outcome.significance
+
+    @property
+    def misfit(self) -> Misfit | None:
+        """The square arcsecond in which residuals exceed noise most: pixels from 0, and shares of chi2."""
+        return self.outcome.misfit
+
+    @property
+    def misfit_sky(self) -> tuple[float, float]:
+        """Where it is on the sky of the MUSE image, RA and Dec in degrees; NaN if there is none."""
+        if self.misfit is None:
+            return np.nan, np.nan
+        ra, dec = celestial_of(self.muse).wcs_pix2world(self.misfit.x, self.misfit.y, 0)
+        return float(ra), float(dec)
+
+    @property
     def reason(self) -> str:
         """Why the fit failed, or what to keep in mind; empty if nothing."""
-        flags = decode(self.status, STATUS_FLAGS) + decode(self.warn, WARN_FLAGS)
-        return "; ".join(flag.sentence for flag in flags)
+        return sentences(self, self.warn)
 
     @property
     def covariance(self) -> np.ndarray:
@@ -220,6 +240,8 @@ class FittedPhotometry:
             "status": self.status,
             "warn": self.warn,
             "reason": self.reason,
+            "significance": self.significance,
+            "misfit": None if self.misfit is None else {**asdict(self.misfit), "ra_dec": list(self.misfit_sky)},
             "covariance_names": list(self.covariance_names),
             "covariance": self.covariance.tolist(),
         }
@@ -380,6 +402,11 @@ class StarPhotometry(FittedPhotometry):
         measured = self.options.integrate_pixels and not self.detail("hst_fwhm").fixed
         pixel = float(np.mean(self.details.hst.step)) if measured else 0.0
         return MoffatPSF(self.detail("hst_fwhm").value, self.detail("hst_beta").value, pixel=pixel)
+
+    @property
+    def hst_psf_error(self) -> tuple[float, float, float]:
+        """Its errors and their correlation, for ``hst_psf_error`` of other fits."""
+        return self.detail("hst_fwhm").error, self.detail("hst_beta").error, self.details.hst_correlation
 
     @property
     def reason(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from ifujax.data.image import Image
-from ifujax.errors import DataError, UsageError
+from ifujax.errors import DataError, SwappedImages, UsageError
 from ifujax.io.regions import RegionList
 from ifujax.photometry.config import PhotometryOptions
 from ifujax.photometry.forward.fit import fit_prepared
@@ -21,6 +21,7 @@ from ifujax.photometry.inputs import (
     ImageLike,
     Mask,
     Star,
+    check_order,
     check_star,
     in_unit_of,
     is_single,
@@ -28,6 +29,7 @@ from ifujax.photometry.inputs import (
     options_of,
     pairs_of,
     warn_of_camera,
+    warn_of_pixels,
 )
 from ifujax.photometry.masks import masks_of, regions_of
 from ifujax.photometry.outcome import Outcome
@@ -81,7 +83,7 @@ def fit_image_photometry(hst: Any, muse: Any, **arguments: Any) -> Any:
     DataError
         For images that don't overlap, have no usable pixel, or can't be read.
     UsageError
-        For options that make no sense.
+        For options that make no sense, or an HST image with larger pixels than MUSE: swapped ones.
 
     Examples
     --------
@@ -123,9 +125,11 @@ def iterate_image_photometry(
         if not isinstance(one, Image) and str(one) not in read:
             read[str(one)] = load_image(one)
         reference = one if isinstance(one, Image) else read[str(one)]
+        check_order(reference, target)
         key = (id(reference), target.unit)
         if key not in scaled:
             warn_of_camera(reference, options.hst_psf)
+            warn_of_pixels(reference, target, options)
             scaled[key] = in_unit_of(reference, target)
         return scaled[key], target, *masks_of(regions, star, extramask, target)
 
@@ -157,7 +161,7 @@ def _handing_on(image: ImageLike, on_error: OnError | None) -> Iterator[None]:
     try:
         yield
     except (DataError, UsageError, OSError) as error:
-        if on_error is None:
+        if on_error is None or isinstance(error, SwappedImages):
             raise
         on_error(image, error)
 

@@ -17,6 +17,7 @@ from ifujax.photometry.inputs import (
     ImageLike,
     Mask,
     Star,
+    check_order,
     check_star,
     in_unit_of,
     is_single,
@@ -88,7 +89,9 @@ def fit_star_photometry(
     for (one, _), target in zip(given, targets):
         key = (one if isinstance(one, (str, Path)) else id(one), target.unit)
         if key not in scaled:
-            scaled[key] = in_unit_of(load_image(one), target)
+            reference = load_image(one)
+            check_order(reference, target)
+            scaled[key] = in_unit_of(reference, target)
         of_muse, of_hst = star_pixels(without(target, extramask), *star), star_pixels(scaled[key], *star, like=target)
         pairs.append((of_muse, of_hst))
         if is_regridded(of_muse, of_hst, options):
@@ -165,4 +168,6 @@ def _outcome_of_star(found: StarOutcome) -> Outcome:
         rms=found.rms,
         data=empty,
         model=empty,
+        misfit=found.misfit,
+        significance=found.significance,
     )

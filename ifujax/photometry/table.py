@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ifujax.inference.status import STATUS_FLAGS, STRUCTURED_RESIDUALS, WARN_FLAGS, decode
+
 if TYPE_CHECKING:
     from astropy.table import Table
 
@@ -19,7 +21,7 @@ _HEADINGS = (
 )
 _UNITS = {
     "dx": "arcsec", "dy": "arcsec", "dra": "arcsec", "ddec": "arcsec", "dra_cosdec": "arcsec", "fwhm": "arcsec",
-    "angle": "deg", "rotation": "deg",
+    "angle": "deg", "rotation": "deg", "misfit_x": "pix", "misfit_y": "pix", "misfit_ra": "deg", "misfit_dec": "deg",
 }  # fmt: skip
 _FLUXES = ("bg", "flux", "rms")
 _STRONG = 0.1
@@ -43,6 +45,21 @@ def summary_of(result: FittedPhotometry, header: bool = True) -> str:
     return "\n".join([*(start + heading for start, heading in zip(first, _HEADINGS)), line])
 
 
+def sentences(result: FittedPhotometry, warn: int) -> str:
+    """Return why a fit failed, or what some warning bits say, and where residuals are worst; empty if nothing."""
+    flags = decode(result.status, STATUS_FLAGS) + decode(warn, WARN_FLAGS)
+    return "; ".join(flag.sentence + (_where(result) if flag is STRUCTURED_RESIDUALS else "") for flag in flags)
+
+
+def _where(result: FittedPhotometry) -> str:
+    misfit = result.misfit
+    if misfit is None:
+        return ""
+    ra, dec = result.misfit_sky
+    shares = f"{100 * misfit.share:.2g} % of chi2 where noise has {100 * misfit.expected:.2g} %"
+    return f" (square arcsecond about x {misfit.x:.1f}, y {misfit.y:.1f}, RA {ra:.5f}, Dec {dec:+.5f}: {shares})"
+
+
 def report_of(result: FittedPhotometry) -> str:
     """Return values, errors, correlations, goodness of fit and what to keep in mind."""
     unit = result.muse.unit
@@ -58,6 +75,10 @@ def report_of(result: FittedPhotometry) -> str:
         else f"  chi2 {result.chi2:.6g} for {result.n_good} pixels and {result.n_free} parameters: "
         f"{result.reduced_chi2:.4f} per degree of freedom; rms {result.rms_error:.4g} {unit}".rstrip()
     )
+    if np.isfinite(result.significance):
+        lines.append(f"  the scene is seen at {result.significance:.3g} sigma, with all shifts that were tried")
+    if result.misfit is not None:
+        lines.append(f"  worst {_where(result).strip(' ()')}")
     if result.outcome.low_passed:
         lines.append("  both images were low-passed before they were compared: rms is of that")
     pairs = [(abs(value), f"{one}, {two}: {value:+.2f}") for one, two, value in _correlations(result) if abs(value) >= _STRONG]
@@ -95,6 +116,10 @@ def photometry_table(results: Iterable[FittedPhotometry]) -> Table:
             row[name], row[f"{name}_err"], row[f"{name}_fixed"] = item.value, item.error, item.fixed
         row |= {"rms": result.rms_error, "chi2": result.chi2, "reduced_chi2": result.reduced_chi2}
         row |= {"n_good": result.n_good, "n_free": result.n_free, "status": result.status, "warn": result.warn}
+        row["significance"] = result.significance
+        if result.misfit is not None:
+            row |= {"misfit_x": result.misfit.x, "misfit_y": result.misfit.y, "misfit_share": result.misfit.share}
+            row |= dict(zip(("misfit_ra", "misfit_dec"), result.misfit_sky))
         row["reason"] = result.reason
         rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import FuncNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -87,6 +88,7 @@ def image_fit_figure(
     title: str = "",
     unit: str = "",
     text: Lines = (),
+    mark: tuple[float, float, float, float] | None = None,
 ) -> Figure:
     """Return a figure of an image, its model and what is left.
 
@@ -106,6 +108,8 @@ def image_fit_figure(
         Title, and unit of the data (FITS units are typeset).
     text : sequence of str or (str, str)
         Lines at the right: fitted values with their errors.
+    mark : (x, y, width, height), optional
+        Middle and size, in pixels from 0, of a box that is drawn on the residuals.
 
     Returns
     -------
@@ -153,6 +157,11 @@ def image_fit_figure(
     reach = _reach(left, at_least=3.0 if error is not None else 0.0)
     picture = _draw_image(panels[2], left, "RdBu_r", Normalize(-reach, reach), extent, "data − model")
     _bar(panels[2], picture, "residual (sigma)" if error is not None else unit_text(unit, power))
+    if mark is not None:
+        size = 1.0 if pixel is None else pixel
+        x, y = ((mark[i] + 0.5 - 0.5 * mark[i + 2]) * size - half[i] for i in (0, 1))
+        box = Rectangle((x, y), mark[2] * size, mark[3] * size, fill=False, edgecolor="black", linewidth=1.1)
+        panels[2].add_patch(box)
 
     length = "pixels" if pixel is None else "arcsec"
     for ax in panels:

@@ -398,3 +398,35 @@ def test_star_with_the_older_method(folder, capsys):
     assert abs(float(image[6]) - 0.1) < 0.03
     assert abs(float(stars[6]) - 0.1) < 0.01
     assert made(folder) == {"muse_aligned.fits"}
+
+
+def test_swapped_images_are_a_wrong_command(folder, capsys):
+    before = made(folder)
+    for muse in (["hst.fits"], ["hst.fits", "hst_counts.fits"]):
+        assert run("muse.fits", *muse, "--table", "out.ecsv") == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        lines = [line for line in said.err.splitlines() if line.strip()]
+        assert len(lines) == 1
+        assert "hst must have pixels no larger than those of muse" in lines[0]
+        assert "swapped" in lines[0]
+    assert made(folder) == before
+
+
+def test_options_of_the_psf_of_hst_and_the_loss(folder, capsys):
+    held = ["--fix-dx", "0.1", "--fix-dy", "-0.15", "--fix-beta", "2.8", "--fix-fwhm", "0.65"]
+    plain = ["hst.fits", "muse.fits", *held, "--quiet"]
+    assert run(*plain, "--table", "plain.json") == 0
+    assert run(*plain, "--hst-fwhm-error", "0.02", "--hst-beta-error", "0.1", "--table", "known.json") == 0
+    one, two = (json.loads((folder / name).read_text())["results"][0] for name in ("plain.json", "known.json"))
+    assert two["options"]["hst_psf_error"] == [0.02, 0.1]
+    assert two["scale"]["value"] == one["scale"]["value"]
+    assert two["scale"]["error"] > 1.2 * one["scale"]["error"]
+    assert one["significance"] > 50
+    assert set(one["misfit"]) == {"x", "y", "share", "expected", "ra_dec"}
+    assert run(*plain, "--hst-sampled", "0.05", "--loss", "student_t", "--table", "other.json") == 0
+    options = json.loads((folder / "other.json").read_text())["results"][0]["options"]
+    assert (options["hst_psf"]["sampled"], options["loss"]) == (0.05, "student_t")
+    capsys.readouterr()
+    assert run("hst.fits", "muse.fits", "--hst-beta-error", "-1") == 2
+    assert "hst_psf_error must be" in capsys.readouterr().err

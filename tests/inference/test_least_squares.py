@@ -193,6 +193,27 @@ def test_student_t_loss(data):
         assert abs(table(fit.params)[row, 3] - table(plain_params(plain))[0, 3]) > 0.1  # and outliers would have mattered
 
 
+def test_student_t_loss_with_a_linear_block(data):
+    """A linear block that is solved for at each step ends where scipy's robust fit of all parameters does."""
+    nu = 3.0
+    values = data.values.copy()
+    values[:, ::9] += 8.0
+    options = Options(loss="student_t", degrees=nu, linear="eliminate", warm_up=False)
+    space = ParameterSpace.build({"centre": Bounded(-5, 5), "width": Bounded(0.2, 5)})
+    fit = fit_batch(MODEL, space, Observations(values, data.ivar, X), {"centre": 0.0, "width": 1.5}, options=options)
+    assert (fit.status == 0).all()
+
+    def rho(z):
+        inner = 1 + z / nu
+        return np.array([(nu + 1) * np.log(inner), (nu + 1) / nu / inner, -(nu + 1) / nu**2 / inner**2])
+
+    for row in range(6):
+        start = [fit.params["centre"][row], fit.params["width"][row], *fit.linear[row]]
+        best = scipy_fit(lambda t, row=row: (values[row] - peak_numpy(t)) / 0.3, start, loss=rho)
+        assert fit.chi2[row] == pytest.approx(2 * best.cost, abs=1e-3)
+        assert fit.linear[row] == pytest.approx(best.x[2:], abs=0.02)
+
+
 def plain_params(best):
     return {name: np.array([value]) for name, value in zip(NAMES, best.x)}
 

@@ -20,8 +20,11 @@ from ifujax.inference.results import FitResult
 from ifujax.models.psf import ellipse_of
 from ifujax.models.scene import Reference, SceneModel
 from ifujax.photometry.config import START_BETA, START_FWHM, PhotometryOptions
-from ifujax.photometry.forward.noise import correlated
+from ifujax.photometry.detection import without_place
+from ifujax.photometry.forward.errors import covariance_under, psf_covariance, psf_response
 from ifujax.photometry.forward.preparation import Prepared, turned
+from ifujax.photometry.forward.reference import HstTransform
+from ifujax.photometry.forward.verdict import robust_factor, verdict
 from ifujax.photometry.outcome import Outcome
 
 ENGINE = Options(linear="eliminate", warm_up=False, tolerance=1e-5, max_iter=200)
@@ -58,9 +61,10 @@ def model_of(prepared: Prepared, options: PhotometryOptions) -> SceneModel:
     )
 
 
-def engine_of(model: SceneModel) -> Options:
+def engine_of(model: SceneModel, options: PhotometryOptions) -> Options:
     """Return the engine's options for a model, whose linear block may be empty."""
-    return ENGINE if model.linear_names else replace(ENGINE, linear="keep")
+    engine = replace(ENGINE, loss=options.loss)
+    return engine if model.linear_names else replace(engine, linear="keep")
 
 
 def groups_of(prepared: Sequence[Prepared], options: PhotometryOptions) -> Iterator[tuple[list[int], Group]]:
@@ -115,7 +119,7 @@ def fit_prepared(
 
 
 def _fitted(group: Group, options: PhotometryOptions, devices: Any) -> list[Outcome]:
-    found = fit_batch(group.model, group.space, group.obs, group.start, options=engine_of(group.model), devices=devices)
+    found = fit_batch(group.model, group.space, group.obs, group.start, options=engine_of(group.model, options), devices=devices)
     return [_outcome(group, row, prepared, found, options) for row, prepared in enumerate(group.prepared)]
 
 
@@ -128,7 +132,10 @@ def _mended(prepared: Prepared, outcome: Outcome, options: PhotometryOptions, de
     if outcome.status:
         return outcome, prepared
     outcome, prepared = _mended_shape(prepared, outcome, options, devices)
-    factor = 1.0 if outcome.status else noise_factor(prepared, options, outcome.chi2 / max(outcome.n_good - outcome.n_free, 1))
+    factor = 1.0
+    if not outcome.status:
+        reduced = outcome.chi2 / max(outcome.n_good - outcome.n_free, 1)
+        factor = noise_factor(prepared, options, robust_factor(outcome, prepared) if options.loss != "gaussian" else reduced)
     if factor != 1.0:
         # The weight of the data against the prior counts, not the size of errors alone
         prepared = replace(prepared, ivar=prepared.ivar / factor)
@@ -170,11 +177,26 @@ def _outcome(group: Group, row: int, prepared: Prepared, found: FitResult, optio
         values, covariance = dict.fromkeys(values, np.nan), np.full_like(covariance, np.nan)
     unit = None
     if not status:
-        correlated = options.noise == "correlated"
-        free = tuple(name for name in names if name not in model.linear_names) if correlated else ()
+        columns: Any = np.zeros((0, *prepared.ivar.shape))
+        more = options.noise == "correlated" or options.loss != "gaussian" or options.hst_psf_error is not None
+        free = tuple(name for name in names if name not in model.linear_names) if more else ()
         unit, slopes = render(model, free, values, prepared)
-        covariance, more = _covariance(model, prepared, values, unit, slopes, covariance, found.n_free, options)
-        warn |= more
+        root = np.sqrt(prepared.ivar)
+        residual = (prepared.values - values["scale"] * unit - values["bg"]) * root
+        if more and names:
+            linear = [unit if name == "scale" else np.ones_like(unit) for name in model.linear_names]
+            columns = np.stack([values["scale"] * slope for slope in slopes] + linear) * root
+        plain = covariance
+        covariance = covariance_under(plain, columns, names, residual, prepared, options, found.n_free)
+        if options.hst_psf_error is not None and names:
+
+            def changed(transform: HstTransform) -> np.ndarray:
+                return values["scale"] * render(model, (), values, replace(prepared, transform=transform))[0]
+
+            moves = psf_response(plain, columns, residual, prepared, options, changed)
+            covariance = covariance + psf_covariance(moves, options.hst_psf_error)
+        if options.loss != "gaussian":
+            chi2 = float(np.sum(residual**2)) / prepared.noise_share  # the engine's is not one
     errors = dict.fromkeys(values, 0.0)
     errors |= {name: float(np.sqrt(variance)) for name, variance in zip(names, np.diag(covariance))}
     return outcome_of(
@@ -191,32 +213,6 @@ def _outcome(group: Group, row: int, prepared: Prepared, found: FitResult, optio
         warn=warn,
         options=options,
     )
-
-
-def _covariance(
-    model: SceneModel,
-    prepared: Prepared,
-    values: dict[str, float],
-    unit: np.ndarray,
-    slopes: list[np.ndarray],
-    covariance: np.ndarray,
-    n_free: int,
-    options: PhotometryOptions,
-) -> tuple[np.ndarray, int]:
-    """Return the covariance under the noise that was asked for, and a warning bit."""
-    root = np.sqrt(prepared.ivar)
-    residual = (prepared.values - values["scale"] * unit - values["bg"]) * root
-    used = prepared.ivar > 0
-    if options.noise == "correlated":
-        columns = [values["scale"] * slope for slope in slopes]
-        columns += [unit if name == "scale" else np.ones_like(unit) for name in model.linear_names]
-        if not columns:
-            return covariance, 0
-        return correlated(covariance, np.stack(columns) * root, residual, used), 0
-    reduced = float(np.sum(residual**2)) / prepared.noise_share / max(int(used.sum()) - n_free, 1)
-    if options.noise == "scaled" or prepared.noise_estimated:
-        return covariance * reduced, 0
-    return covariance, 0 if 0.5 < reduced < 2.0 else bits.CHI2_NOT_1.value
 
 
 def outcome_of(
@@ -237,10 +233,15 @@ def outcome_of(
     """Complete values and errors, and add the images; `unit` is the reference as the image shows it, if that is known."""
     grid, used = prepared.grid, prepared.ivar > 0
     image = np.full(grid.shape, np.nan)
+    misfit, significance = None, np.nan
     if not status:
         if unit is None:
             unit, _ = render(model_of(prepared, options), (), values, prepared)
         image = values["scale"] * unit + values["bg"]
+        more, misfit, significance = verdict(prepared, unit, values, n_free, options)
+        warn |= more
+        if more & bits.NO_DETECTION.value:
+            errors, covariance = without_place(errors, covariance, names)
     if prepared.noise_estimated:
         warn |= bits.NOISE_ESTIMATED.value
     if prepared.bad_variance:
@@ -265,6 +266,8 @@ def outcome_of(
         data=kept,
         model=shown,
         low_passed=prepared.transform.window is not None,
+        misfit=misfit,
+        significance=significance,
     )
 
 

@@ -10,13 +10,18 @@ from ifujax.photometry.forward.reference import good_size
 _REACH = 4
 """Pixels over which noise is taken to be correlated; drizzling to equal pixels reaches two."""
 _OUTLIER = 4.0
-_FEW = 2000
+FEW = 2000
 """Pixels: with fewer, what a fit takes of the noise shows in the residuals."""
 _LEAST_POWER = 0.25
 """Share of the mean: few pixels can't say that noise has less power at some frequency; resampled noise has more at low ones."""
 _ROUNDING = 1e-10
 _PIXELS_PER_LAG = 8
 """With few pixels, correlations at many lags cannot be told from each other."""
+
+
+def reach_of(count: int) -> int:
+    """Return over how many pixels correlations can be told from each other, of `count` pixels."""
+    return min(_REACH, max(1, int(0.5 * (np.sqrt(count / _PIXELS_PER_LAG) - 1.0))))
 
 
 def residual_correlation(residual: np.ndarray, used: np.ndarray, reach: int = _REACH) -> np.ndarray:
@@ -93,9 +98,8 @@ def correlated(covariance: np.ndarray, slopes: np.ndarray, residual: np.ndarray,
     window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     slopes, residual, used = slopes[(felt, *window)], residual[window], used[window]
     count = int(used.sum())
-    reach = min(_REACH, max(1, int(0.5 * (np.sqrt(count / _PIXELS_PER_LAG) - 1.0))))
-    correlation, least = residual_correlation(residual, used, reach), 0.0
-    if count < _FEW:
+    correlation, least = residual_correlation(residual, used, reach_of(count)), 0.0
+    if count < FEW:
         correlation, least = unabsorbed(correlation, slopes, used), _LEAST_POWER
     found = np.full_like(covariance, np.nan)
     found[np.ix_(felt, felt)] = correlated_covariance(covariance[np.ix_(felt, felt)], slopes, correlation, least)
@@ -119,15 +123,7 @@ def correlated_covariance(covariance: np.ndarray, slopes: np.ndarray, correlatio
     least : float
         Power that the noise has at every frequency, as a share of its mean.
     """
-    reach = correlation.shape[0] // 2
-    n_y, n_x = slopes.shape[1:]
-    shape = _roomy((n_y, n_x), reach)
-    kernel = np.zeros(shape)
-    lags = np.arange(-reach, reach + 1)
-    kernel[np.ix_(lags % shape[0], lags % shape[1])] = correlation
-    # A truncated autocovariance can have negative power somewhere, which no noise has
-    power = np.maximum(fft.rfft2(kernel).real, least * correlation[reach, reach])
-    spread = fft.irfft2(fft.rfft2(slopes, shape) * power, shape)[:, :n_y, :n_x]
+    spread = noisy(slopes, correlation, least)
     # C (J^T R J + P) C = C + C J^T (R - 1) J C, without the inverse
     excess = np.einsum("iyx,jyx->ij", slopes, spread - slopes)
     found = covariance + covariance @ excess @ covariance
@@ -135,6 +131,32 @@ def correlated_covariance(covariance: np.ndarray, slopes: np.ndarray, correlatio
     # Residuals of images without noise leave nothing but rounding errors
     np.fill_diagonal(found, np.maximum(np.diag(found), _ROUNDING * np.diag(covariance)))
     return found
+
+
+def noisy(slopes: np.ndarray, correlation: np.ndarray, least: float = 0.0) -> np.ndarray:
+    """Return images (n, y, x) convolved with an autocovariance of noise, which has `least` of its mean power everywhere."""
+    reach = correlation.shape[0] // 2
+    n_y, n_x = slopes.shape[1:]
+    shape = _roomy((n_y, n_x), reach)
+    # A truncated autocovariance can have negative power somewhere, which no noise has
+    power = np.maximum(power_of(correlation, shape), least * correlation[reach, reach])
+    return fft.irfft2(fft.rfft2(slopes, shape) * power, shape)[:, :n_y, :n_x]
+
+
+def power_of(correlation: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the power that an autocovariance means at the frequencies of `rfft2` of an image of some shape."""
+    reach = correlation.shape[0] // 2
+    kernel = np.zeros(shape)
+    lags = np.arange(-reach, reach + 1)
+    kernel[np.ix_(lags % shape[0], lags % shape[1])] = correlation
+    return fft.rfft2(kernel).real
+
+
+def window_correlation(window: np.ndarray, shape: tuple[int, int], reach: int = _REACH) -> np.ndarray:
+    """Return the autocovariance that independent noise of variance 1 has behind a low-pass, lag 0 in the middle."""
+    whole = fft.irfft2(window**2, s=shape)
+    lags = np.arange(-reach, reach + 1)
+    return whole[np.ix_(lags % shape[0], lags % shape[1])]
 
 
 def _roomy(shape: tuple[int, ...], reach: int) -> tuple[int, int]:

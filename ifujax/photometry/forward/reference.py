@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, get_args
 
@@ -136,6 +136,11 @@ class HstTransform:
         self._coordinates[radial] = found
         return found
 
+    def with_psf(self, old: PSF, new: PSF) -> HstTransform:
+        """Return the transform with the PSF `new` divided out in place of `old`, which was."""
+        of = [_divisor(psf, *self.frequencies, self.grid.step, self.window is not None) for psf in (old, new)]
+        return replace(self, transform=self.transform * (of[0] / of[1]))
+
     @cached_property
     def _coordinates(self) -> dict[RadialGrid, Reference]:
         return {}
@@ -168,9 +173,8 @@ def transform_hst(
     psf : MoffatPSF or ImagePSF
         Of HST, as its pixels sample it before any regridding.
     sampling : "auto", "native" or "regridded"
-        "regridded": `hst` lies on the pixels of `muse`, low-passed by a Blackman window in frequency as `regrid_like` "
-        "makes it. "auto"
-        takes it for that where the pixels are as large as those of `muse`.
+        "regridded": `hst` lies on the pixels of `muse`, low-passed by a Blackman window in frequency as `regrid_like`
+        makes it. "auto" takes it for that where the pixels are as large as those of `muse`.
     rotation : float
         Degrees by which `hst` is turned about the centre of `muse` first, from +x to +y.
     buffer, edge : float
@@ -203,15 +207,19 @@ def transform_hst(
     # n^-2 for the coarser sampling, and each MUSE pixel has the light of `area` HST pixels
     block = _taken(fft.rfft2(values), grid.shape, n_aliases) * (to_hst.area / fine**2)
     fy, fx = aliases(grid.shape, grid.step, n_aliases)
-    mtf = psf_transform(psf, fy, fx)
-    window = None
-    if sampling == "regridded":
-        mtf = mtf * blackman_window(fy, fx, grid.step)
-        window = low_pass(fy, fx, grid.step)[0, 0]
-    kept = block / np.maximum(mtf, _SMALLEST_MTF) * (1.0 if window is None else window)
+    window = low_pass(fy, fx, grid.step)[0, 0] if sampling == "regridded" else None
+    kept = block / _divisor(psf, fy, fx, grid.step, window is not None) * (1.0 if window is None else window)
     if not covered.all():
         covered = np.asarray(ndimage.distance_transform_edt(covered, sampling=grid.step)) > edge
     return HstTransform(grid, kept, covered, window)
+
+
+def _divisor(psf: PSF, fy: np.ndarray, fx: np.ndarray, step: tuple[float, float], regridded: bool) -> np.ndarray:
+    """Return what the transform of an HST image is divided by."""
+    mtf = psf_transform(psf, fy, fx)
+    if regridded:
+        mtf = mtf * blackman_window(fy, fx, step)
+    return np.maximum(mtf, _SMALLEST_MTF)
 
 
 def resolved_sampling(sampling: Sampling, ratio: float) -> Sampling:

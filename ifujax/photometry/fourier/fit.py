@@ -21,6 +21,8 @@ from ifujax.inference.observations import Observations
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.photometry.config import PhotometryOptions
+from ifujax.photometry.detection import DETECTED, PLAIN, gain_of, noise_power, search_of, without_place
+from ifujax.photometry.forward.noise import reach_of, residual_correlation
 from ifujax.photometry.fourier.model import FourierModel, muse_filter, predict
 from ifujax.photometry.fourier.tapering import background_mask, common_crop, padded_size, shifted, taper_weights
 from ifujax.photometry.outcome import Outcome
@@ -318,6 +320,12 @@ class _Problem:
         images = [np.fft.irfft2(side, s=self.shape)[: self.good.shape[0], : self.good.shape[1]] for side in (self.muse, model)]
         placed = np.full((2, *self.full), np.nan)
         placed[(slice(None), *self.crop)] = np.where(self.good, images, np.nan)
+        seen = math.nan
+        if free and not status:
+            seen = self.significance(placed[0], placed[1])
+            if seen < DETECTED:
+                warn |= bits.NO_DETECTION.value
+                errors, spread = without_place(errors, spread, names)
         return Outcome(
             values=values,
             errors=errors,
@@ -333,7 +341,28 @@ class _Problem:
             data=placed[0],
             model=placed[1],
             low_passed=True,
+            significance=seen,
         )
+
+    def significance(self, data: np.ndarray, model: np.ndarray) -> float:
+        """Return how significant the scene is in the smoothed image, whose noise is what the residuals show."""
+        good = np.isfinite(data)
+        data, model = (np.where(good, each, 0.0) for each in (data, model))
+        residual = np.where(good, data - model - (data - model)[good].mean(), 0.0)
+        size = float(np.sqrt(np.mean(residual[good] ** 2)))
+        if not size > 0:
+            return math.inf
+        centred, nothing = (np.where(good, each - each[good].mean(), 0.0) / size for each in (model, data))
+        correlation = residual_correlation(residual / size, good, reach_of(int(good.sum())))
+        power = noise_power(centred, correlation, int(good.sum()), stated=False)
+        u = math.sqrt(max(gain_of(nothing, residual / size) / power, 0.0))
+        if not u < PLAIN:
+            return u
+        fixed = _fixed(self.options)
+        # This fit has no bounds: it may go anywhere
+        room = [0.0 if name in fixed else n * step for name, n, step in zip(("dy", "dx"), self.good.shape, self.step)]
+        fy, fx = np.fft.fftfreq(self.shape[0], self.step[0]), np.fft.rfftfreq(self.shape[1], self.step[1])
+        return search_of(np.abs(self.hst) ** 2, fy, fx, (room[0], room[1]), self.step, "fwhm" not in fixed).significance(u)
 
 
 def _parts(transform: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,7 +23,9 @@ from ifujax.inference.priors import Prior
 from ifujax.inference.results import FitResult
 from ifujax.models.psf import SMALLEST_BETA
 from ifujax.photometry.config import Noise
+from ifujax.photometry.detection import PLAIN, gain_of, noise_power, search_of_star
 from ifujax.photometry.forward.noise import correlated
+from ifujax.photometry.goodness import Misfit, chi2_is_off, judge
 from ifujax.photometry.stars.cutout import Star
 from ifujax.photometry.stars.models import LINEAR, PER_PIXEL, FilteredStar, MoffatStar, filtered_profile
 
@@ -32,7 +35,10 @@ _ENGINE = Options(linear="eliminate", max_iter=100, warm_up=False)
 
 @dataclass(frozen=True, eq=False)
 class StarFit:
-    """The fit of one star in one image: `covariance` of `names`; `values` and `errors` of those and of what was fixed."""
+    """The fit of one star in one image: `covariance` of `names`; `values` and `errors` of those and of what was fixed.
+
+    `told` are the bits that residuals set, `misfit` is where they are worst, `significance` that of the star, in sigma.
+    """
 
     star: Star
     values: dict[str, float]
@@ -44,6 +50,9 @@ class StarFit:
     status: int
     warn: int
     model: np.ndarray
+    told: int = 0
+    misfit: Misfit | None = None
+    significance: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -166,7 +175,38 @@ class StarFitter:
                     covariance = under_correlation(covariance, star, model, columns, np.sqrt(variance))
                     errors |= {name: float(np.sqrt(covariance[k, k])) for k, name in enumerate(names)}
         chi2 = float(fit.chi2[i]) * factor
-        return StarFit(star, values, errors, names, covariance, chi2, int(fit.n_iter[i]), status, warn, model)
+        found = StarFit(star, values, errors, names, covariance, chi2, int(fit.n_iter[i]), status, warn, model)
+        return found if status else self.judged(found, np.sqrt(variance))
+
+    def judged(self, found: StarFit, sigma: np.ndarray) -> StarFit:
+        """Add what the residuals say, and how significant the star is."""
+        star, stated = found.star, found.star.variance is not None and self.noise == "variance"
+        if star.at is None:
+            off = stated and chi2_is_off(found.chi2, star.values.size - len(found.names))
+            return replace(found, told=bits.CHI2_NOT_1.value if off else 0)
+        first = star.at.min(axis=0)
+        place = partial(_placed, star)
+        weight = 1.0 / sigma**2
+        shape = found.model - found.values["bg"]
+        used = place(np.ones(sigma.size, bool))
+        residual = place((star.values - found.model) / sigma)
+        said = judge(
+            residual,
+            used,
+            place(shape),
+            star.step,
+            n_free=len(found.names),
+            stated=stated,
+            allowed=self.noise == "correlated",
+        )
+        nothing = place((star.values - weight @ star.values / weight.sum()) / sigma)
+        power = noise_power(place((shape - weight @ shape / weight.sum()) / sigma), said.correlation, sigma.size, stated)
+        # A hole is no star
+        gain = gain_of(nothing, residual) if found.values["flux"] > 0 else 0.0
+        u = math.sqrt(max(gain / power, 0.0)) if power > 0 else math.inf
+        seen = search_of_star(star.step, star.reach, self.fwhm is None).significance(u) if u < PLAIN else u
+        misfit = None if said.misfit is None else said.misfit.moved(-int(first[0]), -int(first[1]))
+        return replace(found, told=said.warn, misfit=misfit, significance=seen)
 
     @property
     def model(self) -> MoffatStar | FilteredStar:
@@ -202,15 +242,19 @@ def under_correlation(covariance: np.ndarray, star: Star, model: np.ndarray, slo
     """
     if star.at is None:
         raise UsageError("noise='correlated' needs to know where a star's pixels lie; got none. Cut it out by star_pixels.")
-    rows, columns = (star.at - star.at.min(axis=0)).T
-    shape = (int(rows.max()) + 1, int(columns.max()) + 1)
+    image = partial(_placed, star)
+    return correlated(
+        covariance, image(slopes / sigma), image((star.values - model) / sigma), image(np.ones(star.values.size, bool))
+    )
 
-    def image(values: np.ndarray) -> np.ndarray:
-        whole = np.zeros((*values.shape[:-1], *shape), values.dtype)
-        whole[..., rows, columns] = values
-        return whole
 
-    return correlated(covariance, image(slopes / sigma), image((star.values - model) / sigma), image(np.ones(len(rows), bool)))
+def _placed(star: Star, values: np.ndarray) -> np.ndarray:
+    """Return values of a star's pixels (..., n) as images (..., y, x), 0 where there are none."""
+    at = np.asarray(star.at)
+    rows, columns = (at - at.min(axis=0)).T
+    whole = np.zeros((*values.shape[:-1], int(rows.max()) + 1, int(columns.max()) + 1), values.dtype)
+    whole[..., rows, columns] = values
+    return whole
 
 
 def _observations(stars: list[Star], coords: dict[str, np.ndarray], bucket: int, variances: list[np.ndarray]) -> Observations:

@@ -15,14 +15,17 @@ import numpy as np
 from ifujax.errors import UsageError
 from ifujax.inference import status as bits
 from ifujax.models.psf import MoffatPSF
-from ifujax.photometry.config import Noise, PhotometryOptions
+from ifujax.photometry.config import PhotometryOptions
+from ifujax.photometry.detection import DETECTED
 from ifujax.photometry.forward.reference import resolved_sampling
+from ifujax.photometry.goodness import Misfit
 from ifujax.photometry.stars.batch import BETA_RANGE, StarFit, StarFitter
 from ifujax.photometry.stars.cutout import Star, star_pixels
 
 __all__ = ["NAMES", "Star", "StarOutcome", "fit_stars", "is_regridded", "star_pixels"]
 
 NAMES: tuple[str, ...] = ("scale", "bg", "dx", "dy", "fwhm", "beta")
+_KEYS = ("fwhm", "beta", "dx", "dy", "bg", "flux")
 _NODES = 7
 """Points along each side of a pixel where it is integrated over."""
 
@@ -52,6 +55,12 @@ class StarOutcome:
         What was fitted.
     muse_model, hst_model : (n,) array
         The models of their pixels.
+    hst_correlation : float
+        Of the errors of ``hst_fwhm`` and ``hst_beta``.
+    misfit : Misfit or None
+        Where the residuals of MUSE are worst, in pixels of its image.
+    significance : float
+        Of the star in the image that shows it less, in sigma.
     """
 
     values: Mapping[str, float]
@@ -72,6 +81,9 @@ class StarOutcome:
     hst: Star = field(repr=False)
     muse_model: np.ndarray = field(repr=False)
     hst_model: np.ndarray = field(repr=False)
+    hst_correlation: float = 0.0
+    misfit: Misfit | None = None
+    significance: float = math.nan
 
 
 def fit_stars(pairs: Sequence[tuple[Star, Star]], options: PhotometryOptions = PhotometryOptions()) -> list[StarOutcome]:
@@ -128,7 +140,7 @@ def fit_stars(pairs: Sequence[tuple[Star, Star]], options: PhotometryOptions = P
         groups.setdefault((how, bucket), []).append(i)
     for (how, bucket), members in groups.items():
         found |= dict(zip(members, how.fit([jobs[i][1] for i in members], bucket)))
-    return [_combined(found[i], found[i + len(pairs)], options.noise) for i in range(len(pairs))]
+    return [_combined(found[i], found[i + len(pairs)]) for i in range(len(pairs))]
 
 
 def is_regridded(muse: Star, hst: Star, options: PhotometryOptions) -> bool:
@@ -137,14 +149,7 @@ def is_regridded(muse: Star, hst: Star, options: PhotometryOptions) -> bool:
     return resolved_sampling(options.sampling, ratio) == "regridded"
 
 
-def _mistrust(muse: StarFit, noise: Noise) -> int:
-    """Return a warning bit where the variances of MUSE are not those of the residuals."""
-    reduced = muse.chi2 / max(muse.star.values.size - len(muse.names), 1)
-    known = muse.star.variance is not None and noise == "variance"
-    return bits.CHI2_NOT_1.value if known and not 0.5 < reduced < 2.0 else 0
-
-
-def _combined(muse: StarFit, hst: StarFit, noise: Noise) -> StarOutcome:
+def _combined(muse: StarFit, hst: StarFit) -> StarOutcome:
     """Compare the two images, whose errors are independent."""
     status = muse.status | hst.status
     if not status and hst.values["flux"] <= 0:
@@ -185,25 +190,48 @@ def _combined(muse: StarFit, hst: StarFit, noise: Noise) -> StarOutcome:
     errors: dict[str, float] = dict.fromkeys(NAMES, math.nan if lost else 0.0)
     errors |= {name: float(np.sqrt(covariance[i, i])) for i, name in enumerate(names)}
     both = {"muse": muse, "hst": hst}
-    keys = ("fwhm", "beta", "dx", "dy", "bg", "flux")
+    warn = 0 if lost else muse.warn | hst.warn | muse.told
+    unseen = [which for which, side in both.items() if side.significance < DETECTED]
+    detail_errors = {f"{which}_{key}": side.errors[key] for which, side in both.items() for key in _KEYS}
+    if unseen and not lost:
+        warn |= bits.NO_DETECTION.value
+        # A flux that is not seen has an error, a ratio to it has none
+        gone = [name for name in names if name != "bg" and (name != "scale" or "hst" in unseen)]
+        at = [names.index(name) for name in gone]
+        covariance[at, :] = covariance[:, at] = np.nan
+        errors |= dict.fromkeys(gone, math.nan)
+        placed = [f"{which}_{key}" for which in unseen for key in ("fwhm", "beta", "dx", "dy")]
+        detail_errors |= {name: math.nan for name in placed if detail_errors[name] != 0.0}
     residual = muse.star.values - muse.model
     return StarOutcome(
         values=values,
         errors=errors,
         covariance=covariance,
         covariance_names=names,
-        details={f"{which}_{key}": side.values[key] for which, side in both.items() for key in keys},
-        detail_errors={f"{which}_{key}": side.errors[key] for which, side in both.items() for key in keys},
+        details={f"{which}_{key}": side.values[key] for which, side in both.items() for key in _KEYS},
+        detail_errors=detail_errors,
         muse_chi2=muse.chi2,
         hst_chi2=hst.chi2,
         n_good=muse.star.values.size + hst.star.values.size,
         n_free=len(muse.names) + len(hst.names),
         n_iter=max(muse.n_iter, hst.n_iter),
         status=status,
-        warn=0 if lost else muse.warn | hst.warn | _mistrust(muse, noise),
+        warn=warn,
         rms=float(np.sqrt(np.mean(residual**2))),
         muse=muse.star,
         hst=hst.star,
         muse_model=muse.model,
         hst_model=hst.model,
+        hst_correlation=_correlation(hst, "fwhm", "beta"),
+        misfit=muse.misfit,
+        significance=math.nan if lost else min(muse.significance, hst.significance),
     )
+
+
+def _correlation(side: StarFit, one: str, two: str) -> float:
+    """Return the correlation of two values of one image; 0 where one was not fitted."""
+    if one not in side.names or two not in side.names:
+        return 0.0
+    i, j = side.names.index(one), side.names.index(two)
+    size = math.sqrt(side.covariance[i, i] * side.covariance[j, j])
+    return float(side.covariance[i, j]) / size if size > 0 else 0.0
