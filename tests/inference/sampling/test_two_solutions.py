@@ -10,12 +10,17 @@ import pytest
 from scipy.special import log_ndtr, logsumexp
 
 from ifujax import Bounded, HalfNormal, Observations, ParameterSpace, fit_batch
+from ifujax.inference import status as bits
+from ifujax.inference.sampling import chains
+from ifujax.inference.sampling.nuts import run_nuts
 from ifujax.inference.sampling.options import SamplingOptions
 from ifujax.inference.sampling.sample import sample_batch
 from tests.inference.sampling.problems import CONTINUUM, ELIMINATE, Lines, X, lines_numpy, wide_line
 
 SIGMA, TAU = 0.5, 6.0
 METHODS = pytest.mark.parametrize("method", ["auto", "nuts"])
+WAYS = {"auto": SamplingOptions(), "nuts": SamplingOptions(method="nuts"), "too many": SamplingOptions(max_sampled=1)}
+"""The last goes to NUTS as models with many parameters do, without any importance sampling."""
 
 
 def log_share_of_a_line(values, centre, width):
@@ -49,19 +54,28 @@ def two_lines():
     return space, obs, fit, np.array(shares)
 
 
-@METHODS
-def test_two_equal_lines_and_a_model_of_one(method):
+@pytest.mark.parametrize("way", WAYS)
+def test_two_equal_lines_and_a_model_of_one(way):
     space, obs, fit, exact = two_lines()
     assert (fit.params["centre"] < 0).all()  # the fits know of one side
     assert exact[0] == pytest.approx(0.5, abs=1e-6)
     assert (np.abs(exact - 0.5) < 0.4).all()
-    draws = sample_batch(Lines(), space, obs, fit, options=ELIMINATE, sampling=SamplingOptions(method=method), seed=4)
+    draws = sample_batch(Lines(), space, obs, fit, options=ELIMINATE, sampling=WAYS[way], seed=4)
     assert draws.status.tolist() == [0] * len(exact)
-    assert draws.tier.tolist() == [1 if method == "auto" else 2] * len(exact)
+    assert draws.tier.tolist() == [1 if way == "auto" else 2] * len(exact)
     found = (draws.params["centre"].reshape(len(exact), -1) > 0).mean(axis=1)
     pull = (found - exact) / np.sqrt(exact * (1 - exact) / draws.ess)
     assert np.abs(pull).max() < 3.5
     assert np.sqrt((pull**2).mean()) < 1.7
+
+
+@pytest.mark.slow
+def test_chains_that_can_not_meet_say_so(monkeypatch):
+    """Each starts at a solution of its own; without jumps none ever leaves it."""
+    space, obs, fit, _ = two_lines()
+    monkeypatch.setattr(chains, "run_nuts", lambda *args, jumps, **options: run_nuts(*args, **options))
+    draws = sample_batch(Lines(), space, obs, fit, options=ELIMINATE, sampling=WAYS["nuts"], seed=4)
+    assert ((draws.status & bits.CHAINS_DISAGREE.value) != 0).all()
 
 
 T = np.linspace(0.0, 20.0, 60)
@@ -96,7 +110,7 @@ def test_names_that_the_data_do_not_know(method):
 
 @METHODS
 def test_a_fit_in_the_wrong_minimum(method):
-    """The fit has the lesser of two pulses: its chi2 is 20 to 100 above that of the other, which then has all of the posterior."""
+    """The fit has the lesser of two pulses: its chi2 is 20 to 100 above that of the other, which has all of the posterior."""
     rng = np.random.default_rng(6)
     clean = 2.2 * np.exp(-np.abs(AXIS + 7.0) / 0.5) + 3.2 * np.exp(-np.abs(AXIS - 9.0) / 0.5)
     values = clean + rng.normal(scale=0.4, size=(4, AXIS.size))
