@@ -58,7 +58,7 @@ class Weighted:
 
     `x` (rows, draws, n) equally weighted draws of the free vector; `khat`, `ess`, `distinct`, `pull` (rows,): Pareto k-hat of
     all points, effective number and distinct share of the draws, largest difference of the halves in errors (`trust`); `next`
-    where to go on.
+    where to go on, None if that is not needed.
     """
 
     x: np.ndarray
@@ -66,7 +66,7 @@ class Weighted:
     ess: np.ndarray
     distinct: np.ndarray
     pull: np.ndarray
-    next: Mixture
+    next: Mixture | None
 
     def bits(self, options: SamplingOptions) -> np.ndarray:
         """Return what speaks against the draws, as bits of a posterior's status; 0 where they can be trusted."""
@@ -137,9 +137,11 @@ class ImportanceSampler:
         generators : one for each row
         """
         first = Mixture.single(start, covariance * self.options.inflate**2)
-        found = self._points(first, generators, _whole(self.options.pilot), _PILOT_PRIOR_SHARE)
-        from_prior = round(_PILOT_PRIOR_SHARE * _whole(self.options.pilot))
-        chosen = seeds(found.z[:, :from_prior], found.log_target[:, :from_prior], self.options.starts)
+        count, n_starts = self.options.searched(len(self.split.sampled))
+        count = _whole(count)
+        found = self._points(first, generators, count, _PILOT_PRIOR_SHARE)
+        from_prior = round(_PILOT_PRIOR_SHARE * count)
+        chosen = seeds(found.z[:, :from_prior], found.log_target[:, :from_prior], n_starts)
         starts = np.stack([self._free(found, r, chosen[r].clip(min=0)) for r in range(len(chosen))])
         starts[chosen < 0] = np.nan
         return Pilot(found, starts)
@@ -160,10 +162,11 @@ class ImportanceSampler:
 
     def round(self, k: int, mixture: Mixture, before: _Points | None, covariance: np.ndarray, generators: Generators) -> Weighted:
         """Return what round `k` finds, drawn from `mixture`; points from before help to say where its second half looks."""
-        count, share = _whole(self.options.draws * self.options.proposals, 2 * _POINTS_PER_CALL), self.options.prior_share
+        count = _whole(self.options.draws * self.options.proposals, 2 * _POINTS_PER_CALL)
         # In parts: random numbers of all points at once would take more memory than the points.
         parts = 2 * _batches(k, count)
         size = min(count, parts * count // 4)
+        share = round(self.options.prior_share * size) / size
         halves, mixtures = [], [mixture]
         for half in range(2):
             calls = range(parts * count // 4 // size)
@@ -185,9 +188,11 @@ class ImportanceSampler:
         with np.errstate(divide="ignore"):
             handed = judge(values, np.log(counts)).ess
         worth = np.where(ess == 0, 0.0, np.minimum(verdict.ess, handed))
+        result = Weighted(x, khat, worth, distinct, verdict.pull, None)
+        if k + 1 == len(ROUNDS) or not result.bits(self.options).any():
+            return result
         some = slice(None, None, -(-parts // (2 * _ADAPTED_TO)))
-        following = self._adapted(found.of(some), log_weight[:, some], covariance, ROUNDS[min(k + 1, len(ROUNDS) - 1)][1])
-        return Weighted(x, khat, worth, distinct, verdict.pull, following)
+        return replace(result, next=self._adapted(found.of(some), log_weight[:, some], covariance, ROUNDS[k + 1][1]))
 
     def _adapted(self, found: _Points, log_weight: np.ndarray, covariance: np.ndarray, components: int) -> Mixture:
         # The raw weights: smoothing takes a mode that few points hit for an accident of the tail.

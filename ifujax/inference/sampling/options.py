@@ -35,10 +35,9 @@ class SamplingOptions:
         divergences.
     proposals : int
         Points weighed for each draw that is returned.
-    pilot : int
-        Points of the first round, which only says where to go on.
-    starts : int
-        Least-squares fits from the best points of the prior, which look for other solutions than the fit's; 0 for none.
+    pilot, starts : int
+        Points of the first round, which only says where to go on, and least-squares fits from the best of those from the
+        prior, which look for other solutions than the fit's; 0 for none. As many for every two parameters to sample.
     rounds : int
         Rounds at most: fits that fail one go on with more points.
     prior_share : float
@@ -62,7 +61,7 @@ class SamplingOptions:
     min_chain_ess: float = 400.0
     proposals: int = 2
     pilot: int = 512
-    starts: int = 5
+    starts: int = 4
     rounds: int = 6
     prior_share: float = 0.15
     inflate: float = 1.2
@@ -99,3 +98,8 @@ class SamplingOptions:
     def needed(self) -> float:
         """Effective number of draws from which on they are enough."""
         return min(self.min_ess, 0.5 * self.draws)
+
+    def searched(self, n_sampled: int) -> tuple[int, int]:
+        """Return points of the pilot and starts for so many parameters to sample."""
+        times = -(-n_sampled // 2)
+        return self.pilot * times, self.starts * times

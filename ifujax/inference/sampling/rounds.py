@@ -148,7 +148,7 @@ class _Importance:
             for i, r in enumerate(mine):
                 self.found.take(r, found, i, int(bits[i]), options.needed)
                 self.mixtures.pop(int(r), None)
-                if self.found.bits[r]:
+                if self.found.bits[r] and found.next is not None:
                     self.mixtures[int(r)] = found.next.of(slice(i, i + 1))
                     failed.append(r)
             if report and self.progress is not None:

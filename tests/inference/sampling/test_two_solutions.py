@@ -87,8 +87,8 @@ def decays(params, t):
 
 
 def pulse(params, x):
-    """A double exponential: it rises and falls."""
-    return params["height"] * jnp.exp(-jnp.abs(x - params["centre"]) / params["width"])
+    """A double exponential, all but its kink."""
+    return params["height"] * jnp.exp(-jnp.sqrt((x - params["centre"]) ** 2 + 0.04) / params["width"])
 
 
 @METHODS
@@ -110,7 +110,7 @@ def test_names_that_the_data_do_not_know(method):
 
 @METHODS
 def test_a_fit_in_the_wrong_minimum(method):
-    """The fit has the lesser of two pulses: its chi2 is 20 to 100 above that of the other, which has all of the posterior."""
+    """The fit has the lesser of two pulses: its chi2 is 20 to 120 above that of the other, which has all of the posterior."""
     rng = np.random.default_rng(6)
     clean = 2.2 * np.exp(-np.abs(AXIS + 7.0) / 0.5) + 3.2 * np.exp(-np.abs(AXIS - 9.0) / 0.5)
     values = clean + rng.normal(scale=0.4, size=(4, AXIS.size))
@@ -120,7 +120,7 @@ def test_a_fit_in_the_wrong_minimum(method):
     better = fit_batch(pulse, space, obs, {"centre": 9.1, "width": 0.6, "height": 3.0})
     assert (fit.params["centre"] < 0).all()
     assert (fit.chi2 - better.chi2 > 20).all()
-    assert (fit.chi2 - better.chi2 < 100).all()
+    assert (fit.chi2 - better.chi2 < 120).all()
     draws = sample_batch(pulse, space, obs, fit, sampling=SamplingOptions(method=method), seed=2)
     assert draws.status.tolist() == [0] * 4
     assert (np.abs(draws.params["centre"] - 9.0) < 1.0).all()
