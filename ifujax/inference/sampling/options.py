@@ -61,7 +61,7 @@ class SamplingOptions:
     min_chain_ess: float = 400.0
     proposals: int = 2
     pilot: int = 512
-    starts: int = 4
+    starts: int = 6
     rounds: int = 6
     prior_share: float = 0.15
     inflate: float = 1.2
