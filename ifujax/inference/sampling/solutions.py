@@ -134,7 +134,7 @@ def find_solutions(
     data = Observations(obs.values[mine], obs.ivar[mine], obs.coords_of(mine), obs.coords_axes)
     found = evaluate_batch(model, wide, data, x.reshape(-1, n)[fill], options=options, precision=precision, devices=devices)
     z, covariance = laplace(space, wide, found)
-    usable = np.isfinite(z).all(axis=1)
+    usable = np.asarray(np.isfinite(z).all(axis=1))
     log_mass = _log_mass(wide, np.where(usable[:, None], z, 0.0), covariance, found.chi2)
     log_mass = np.where(usable & np.isfinite(log_mass), log_mass, -np.inf)[: len(everything)].reshape(rows, -1)
     log_mass = np.where(known, log_mass, -np.inf)
