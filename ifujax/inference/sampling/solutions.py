@@ -66,7 +66,10 @@ class Solutions:
 
 
 def seeds(z: np.ndarray, value: np.ndarray, count: int) -> np.ndarray:
-    """Return the indices (rows, count) of points that no near one betters, the best first; -1 where there are fewer.
+    """Return the indices (rows, count) of points to start from; -1 where there are fewer.
+
+    Points that none of many near ones betters come first, one a basin, so that a high one does not have all starts; then those
+    that none of a few betters. Both the best first.
 
     Parameters
     ----------
@@ -76,15 +79,18 @@ def seeds(z: np.ndarray, value: np.ndarray, count: int) -> np.ndarray:
         What is to be large.
     """
     rows, points, d = z.shape
-    near = min(2 * d + 1, points)  # itself among them
+    value = np.where(np.isfinite(value), value, -np.inf)
+    few = min(2 * d + 1, points)  # itself among them
+    many = min(max(few, points // (2 * max(count, 1))), points)
     found = np.full((rows, count), -1)
     for r in range(rows):
         # Ranks are uniform whatever the prior is.
         place = np.argsort(np.argsort(z[r], axis=0), axis=0).astype(float)
         distance = sum((np.subtract.outer(column, column) ** 2 for column in place.T), np.zeros((points, points)))
-        neighbours = np.argpartition(distance, near - 1, axis=1)[:, :near]
-        top = np.flatnonzero(np.isfinite(value[r]) & (value[r] >= value[r][neighbours].max(axis=1)))
-        best = top[np.argsort(-value[r][top], kind="stable")][:count]
+        near = np.argpartition(distance, (few - 1, many - 1), axis=1)
+        tops = [value[r] >= value[r][near[:, :size]].max(axis=1) for size in (few, many)]
+        top = np.flatnonzero(np.isfinite(value[r]) & tops[0])
+        best = top[np.lexsort((-value[r][top], ~tops[1][top]))][:count]
         found[r, : len(best)] = best
     return found
 
