@@ -52,10 +52,13 @@ UNEVEN_WEIGHTS = Flag(4, "uneven_weights", "Pareto k-hat of importance sampling 
 FEW_EFFECTIVE = Flag(8, "few_effective", "effective sample size too small")
 CHAINS_DISAGREE = Flag(16, "chains_disagree", "R-hat of NUTS too high: chains have not mixed")
 DIVERGENT = Flag(32, "divergent", "NUTS had divergent transitions")
+ROUNDS_DISAGREE = Flag(64, "rounds_disagree", "independent rounds of importance sampling differ in the tails")
 
 NOT_ASKED = Flag(1024, "not_asked", "not asked for")
 
-POSTERIOR_FLAGS = (NO_FIT, NO_DRAWS, UNEVEN_WEIGHTS, FEW_EFFECTIVE, CHAINS_DISAGREE, DIVERGENT, NOT_ASKED)
+POSTERIOR_FLAGS = (
+    NO_FIT, NO_DRAWS, UNEVEN_WEIGHTS, FEW_EFFECTIVE, CHAINS_DISAGREE, DIVERGENT, ROUNDS_DISAGREE, NOT_ASKED,
+)  # fmt: skip
 
 
 def decode(value: int, flags: tuple[Flag, ...] = STATUS_FLAGS) -> list[Flag]:

@@ -9,6 +9,8 @@ import numpy as np
 _FIRST_STEP = 0.5
 _PRIOR_DRAWS = 10.0
 """Correlations are shrunk as if this many uncorrelated draws had been seen too."""
+_FAR_APART = 5.0
+"""How much wider than each of them all groups of draws together must be to count as apart."""
 _LEAST_SCALE = 1e-3
 """A window may shrink a coordinate's scale by this factor at most: chains that did not move say little."""
 
@@ -44,11 +46,12 @@ class Adapted(NamedTuple):
         """Positions of the chains as w: (rows, chains, n)."""
         return _whiten(self.z, self.mean, self.factor)
 
-    def learn(self, z: np.ndarray) -> Adapted:
+    def learn(self, z: np.ndarray, centres: np.ndarray | None = None) -> Adapted:
         """Return the state with mean and covariance estimated from draws (rows, chains, draws, n), chains pooled.
 
         Scales are taken as they are, correlations shrunk towards the former ones. Rows with draws
-        that are not finite keep what they have.
+        that are not finite keep what they have. Where draws about several `centres` (rows, K, n) lie far apart, the covariance
+        is that about these, for steps must fit into each.
         """
         rows, n = len(z), z.shape[-1]
         w = _whiten(z.reshape(rows, -1, n), self.mean, self.factor)
@@ -57,6 +60,9 @@ class Adapted(NamedTuple):
         centre = w.mean(axis=1)
         w -= centre[:, None, :]
         count = w.shape[1]
+        if centres is not None:
+            at = _whiten(centres, self.mean, self.factor) - centre[:, None, :]
+            w = np.stack([_about_groups(each, groups) for each, groups in zip(w, at)])
         covariance = np.matmul(w.transpose(0, 2, 1), w) / (count - 1)
         scale = np.maximum(np.sqrt(np.einsum("rii->ri", covariance)), _LEAST_SCALE)
         correlation = covariance / (scale[:, :, None] * scale[:, None, :]) * (count / (count + _PRIOR_DRAWS))
@@ -91,6 +97,20 @@ def with_usable_starts(z: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """Put chains that are not usable (rows, chains) where the first usable one of their row is."""
     first = np.argmax(usable, axis=1)
     return np.where(usable[:, :, None], z, z[np.arange(len(z)), first][:, None, :])
+
+
+def _about_groups(w: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return draws (m, n) less the mean of those that share their nearest centre, if the groups lie far apart."""
+    nearest = np.argmin(((w[:, None, :] - centres[None]) ** 2).sum(axis=2), axis=1)
+    if (nearest == nearest[0]).all():
+        return w
+    within = w.copy()
+    for k in np.unique(nearest):
+        within[nearest == k] -= within[nearest == k].mean(axis=0)
+    n = w.shape[1]
+    narrow = np.cov(within.T).reshape(n, n) + _LEAST_SCALE**2 * np.eye(n)
+    ratio = np.linalg.eigvals(np.linalg.solve(narrow, np.cov(w.T).reshape(n, n))).real.max()
+    return within if ratio > _FAR_APART**2 else w
 
 
 def _whiten(z: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -27,10 +27,10 @@ class Draws:
     khat : array (batch,)
         Pareto k-hat of importance sampling; NaN where there was none. Kept where NUTS took over.
     ess : array (batch,)
-        Effective sample size: Kish's of importance sampling, or the smaller of `ess_bulk` and `ess_tail`. It is that of all
-        weighed points, or of the whole chains, and may exceed the number of draws that are returned.
+        Effective number of the draws that are returned, of the worst parameter, in its centre and its tails
+        (`ifujax.inference.sampling.trust`, or the diagnostics of chains).
     rhat, ess_bulk, ess_tail : array (batch,)
-        Of NUTS, each of the worst parameter (Vehtari et al. 2021); NaN for importance sampling.
+        Of NUTS, each of the worst parameter and of the whole chains (Vehtari et al. 2021); NaN for importance sampling.
     divergences : array (batch,) of int
     status : array (batch,) of int32
         0 = trustworthy, else bits of `ifujax.inference.status.POSTERIOR_FLAGS`.

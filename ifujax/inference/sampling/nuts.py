@@ -21,7 +21,8 @@ from ifujax.inference.batching import choose_devices, padded, run_blocks
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.sampling.adaptation import Adapted, first_state, with_usable_starts
 from ifujax.inference.sampling.diagnostics import diagnose
-from ifujax.inference.sampling.nuts_kernel import LogDensity, Outcome, Rows, Schedule, advance
+from ifujax.inference.sampling.nuts_kernel import Jumps, LogDensity, Outcome, Rows, Schedule, advance
+from ifujax.inference.sampling.proposals import Mixture
 
 Progress = Callable[[str, int, int], None]
 _BLOCK_ROWS = {"cpu": 2}
@@ -121,6 +122,8 @@ def run_nuts(
     *,
     seed: int,
     ids: np.ndarray,
+    jumps: Mixture | None = None,
+    centres: np.ndarray | None = None,
     options: NutsOptions = NutsOptions(),
     precision: str = "float64",
     devices: Sequence[Any] | None = None,
@@ -145,6 +148,11 @@ def run_nuts(
     ids : int array (batch,)
         Names of the rows: draws of a row depend on the seed, its id and its own data, not on the
         other rows or their order.
+    jumps : Mixture, optional
+        What is proposed, one mixture a row, after each transition, wherever the chain is: chains move between modes as far as
+        it covers them.
+    centres : array (batch, K, n), optional
+        Where modes may be; scales are learned within them where they lie far apart.
     options, precision, devices, progress
         Progress is called as ``progress("nuts", rows done, batch)``.
 
@@ -161,6 +169,7 @@ def run_nuts(
     import numpyro.infer.hmc  # noqa: F401
 
     run = _Run(log_density, data, data_axes, start, mean, factor, seed, ids, options, precision, choose_devices(devices))
+    run.jumps, run.centres = jumps, centres
     return run.sample(progress)
 
 
@@ -198,6 +207,8 @@ class _Run:
         self.kept = max(_LEAST_KEPT, *options.warmup)
         self.depths = (min(_WARM_DEPTH, options.max_tree_depth), options.max_tree_depth)
         self.badness = np.full(batch, np.inf)
+        self.jumps: Mixture | None = None
+        self.centres: np.ndarray | None = None
         self.state = first_state(start, mean, factor, options.target_accept)
         nothing = {name: np.full(batch, np.nan) for name in ("steps", "accept", "rhat", "ess_bulk", "ess_tail")}
         none = np.zeros(batch, int)
@@ -243,8 +254,9 @@ class _Run:
         """Warm up and sample one block; return where its rows are then, and what they found."""
         full = padded(mine, self.size)
         data, state = self._block_data(full), self.state.take(full)
+        centres = None if self.centres is None else self.centres[full]
         if state.stage.any():  # not the first run of these rows
-            state = state.learn(self.result.z[full])
+            state = state.learn(self.result.z[full], centres)
         usable = np.isfinite(self._advance(data, full, state, count=0).potential)
         state = state._replace(z=with_usable_starts(state.z, usable))
         w = state.whitened()
@@ -253,7 +265,7 @@ class _Run:
             w, state = out.w, state._replace(step=out.step, stage=state.stage + 1)
             if i + 1 < len(windows):
                 # The first third of a window is on its way from where the window before left off.
-                state = state._replace(z=out.z[:, :, length - 1]).learn(out.z[:, :, length // 3 : length])
+                state = state._replace(z=out.z[:, :, length - 1]).learn(out.z[:, :, length // 3 : length], centres)
                 w = state.whitened()
         parts, sums = [], []
         for first in range(0, self.options.draws, self.kept):
@@ -301,6 +313,7 @@ class _Run:
             ids=self.ids[full].astype(np.uint32),
             stage=state.stage.astype(np.uint32),
             target=state.target.astype(cast),
+            jumps=None if self.jumps is None else _whitened(self.jumps.of(full), state, cast),
         )
         w = state.whitened() if w is None else w
         schedule = Schedule(self.seed, *(np.int32(number) for number in (first, count, thin)), adapt=np.bool_(adapt))
@@ -331,6 +344,17 @@ class _Run:
         for whole, part in zip(self.state, state):
             whole[mine] = part
         return sampled & (diverged | ~mixed)
+
+
+def _whitened(mixture: Mixture, state: Adapted, cast: Any) -> Jumps:
+    """Return the proposals of jumps in the coordinates of the chains."""
+    inverse = np.linalg.inv(state.factor)[:, None]
+    factor = inverse @ mixture.factor
+    mean = np.einsum("rij,rmj->rmi", inverse[:, 0], mixture.mean - state.mean[:, None])
+    with np.errstate(divide="ignore"):
+        log_share = np.log(mixture.share)
+    log_det = np.log(np.diagonal(factor, axis1=2, axis2=3)).sum(axis=2)
+    return Jumps(*(array.astype(cast) for array in (log_share, mean, factor, np.linalg.inv(factor), log_det)))
 
 
 def _badness(found: NutsDraws, options: NutsOptions, thin: int) -> np.ndarray:

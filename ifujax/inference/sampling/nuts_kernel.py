@@ -13,13 +13,36 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 
+from ifujax.inference.sampling.proposals import DEGREES
+
 LogDensity = Callable[[Any, Array], Array]
 _STREAM = 0x4E555453
 """Sets these random numbers apart from those of other uses of the same seed and row."""
+_JUMP = 0x4A
+"""Sets the random numbers of a jump apart from those of the transition before it."""
 _FORWARD_UP_TO = 32
 """Parameters up to which tangents pushed forward side by side cost less than one pass back (2.4 times, for 6)."""
 _GAMMA, _DELAY, _FORGET = 0.05, 10.0, 0.75
 """Dual averaging: gamma, t0 and kappa of Hoffman & Gelman (2014, JMLR 15, 1593), section 3.2.1."""
+
+
+class Jumps(NamedTuple):
+    """Proposals of independent jumps: a mixture of t distributions of `DEGREES` degrees in whitened coordinates, one a row.
+
+    Attributes
+    ----------
+    log_share : array (rows, M)
+    mean, factor, inverse : array (rows, M, n), (rows, M, n, n), (rows, M, n, n)
+        ``w = mean + factor @ t``, and the inverse of the factor.
+    log_det : array (rows, M)
+        Of the factor.
+    """
+
+    log_share: Any
+    mean: Any
+    factor: Any
+    inverse: Any
+    log_det: Any
 
 
 class Rows(NamedTuple):
@@ -37,6 +60,9 @@ class Rows(NamedTuple):
         Counts the runs of a row, so that none repeats the random numbers of another.
     target : array (rows,)
         Mean acceptance probability to adapt the step to.
+    jumps : Jumps, optional
+        What is proposed after each transition: a step of Metropolis and Hastings that knows nothing of where the chain is, and
+        so takes it from one mode to another.
     """
 
     data: Any
@@ -45,6 +71,7 @@ class Rows(NamedTuple):
     ids: Any
     stage: Any
     target: Any
+    jumps: Any = None
 
 
 class Schedule(NamedTuple):
@@ -110,7 +137,15 @@ def advance(
         return jax.value_and_grad(partial(_potential, log_density, jax.tree.unflatten(tree, leaves), mean, factor))(w)
 
     def transition(
-        leaves: list[Any], mean: Array, factor: Array, step: Array, w: Array, potential: Array, slope: Array, key: Array
+        leaves: list[Any],
+        mean: Array,
+        factor: Array,
+        step: Array,
+        jumps: Jumps | None,
+        w: Array,
+        potential: Array,
+        slope: Array,
+        key: Array,
     ) -> Any:
         from numpyro.infer.hmc import hmc
         from numpyro.infer.util import ParamInfo
@@ -132,7 +167,11 @@ def advance(
         )
         state = state._replace(i=jnp.where(schedule.adapt, 0, 1).astype(state.i.dtype))
         new = sample(state, model_args=args)
-        return new.z, new.potential_energy, new.z_grad, new.accept_prob, new.num_steps, new.diverging
+        ended = new.z, new.potential_energy, new.z_grad
+        if jumps is not None:
+            propose = partial(gradient, leaves, mean, factor)
+            ended = _jumped(jumps, propose, *ended, random.fold_in(key, _JUMP))
+        return *ended, new.accept_prob, new.num_steps, new.diverging
 
     def over(function: Callable[..., Any], shared: int, n_args: int) -> Callable[..., Any]:
         """Map over rows and chains; the arguments up to `shared` belong to the row."""
@@ -153,8 +192,8 @@ def advance(
     def iterate(i: Array, carry: Any) -> Any:
         w, potential, slope, log_step, log_average, gap, positions, divergences, leapfrogs, accept = carry
         now = jax.vmap(jax.vmap(random.fold_in, (0, None)), (0, None))(keys, schedule.first * schedule.thin + i)
-        w, potential, slope, chance, length, diverging = over(transition, 4, 8)(
-            leaves, rows.mean, rows.factor, jnp.exp(log_step), w, potential, slope, now
+        w, potential, slope, chance, length, diverging = over(transition, 5, 9)(
+            leaves, rows.mean, rows.factor, jnp.exp(log_step), rows.jumps, w, potential, slope, now
         )
         t = (i + 1).astype(w.dtype)
         gap = gap + (rows.target - chance.mean(axis=1) - gap) / (t + _DELAY)
@@ -179,6 +218,30 @@ def advance(
     # Without a slope there is no way on.
     value = jnp.where(jnp.isfinite(end[2]).all(axis=2), end[1], jnp.nan)
     return Outcome(end[0], jnp.exp(end[4]), value, z, end[7], end[8], end[9])
+
+
+def _jumped(
+    jumps: Jumps, gradient: Callable[[Array], Any], w: Array, potential: Array, slope: Array, key: Array
+) -> tuple[Array, Array, Array]:
+    """Make an independence step of Metropolis and Hastings (Tierney 1994, Annals of Statistics 22, 1701)."""
+    which, normals, chance = random.split(key, 3)
+    k = random.categorical(which, jumps.log_share)
+    numbers = random.normal(normals, (w.shape[0] + DEGREES,), w.dtype)
+    t = numbers[DEGREES:] / jnp.sqrt(jnp.mean(numbers[:DEGREES] ** 2))  # a mean of squares: chi2 over its degrees
+    proposed = jumps.mean[k] + jnp.sum(jumps.factor[k] * t[None, :], axis=1)
+    there, its_slope = gradient(proposed)
+    gain = (potential - there) - (_log_mixture(jumps, proposed) - _log_mixture(jumps, w))
+    sound = jnp.isfinite(there) & jnp.isfinite(its_slope).all()
+    accepted = sound & (jnp.log(random.uniform(chance, (), w.dtype)) < gain)
+    return jax.tree.map(partial(jnp.where, accepted), (proposed, there, its_slope), (w, potential, slope))
+
+
+def _log_mixture(jumps: Jumps, w: Array) -> Array:
+    """Log density of the proposals, up to a constant."""
+    n = w.shape[0]
+    standard = jnp.sum(jumps.inverse * (w[None, :] - jumps.mean)[:, None, :], axis=2)
+    tail = 0.5 * (DEGREES + n) * jnp.log1p(jnp.sum(standard**2, axis=1) / DEGREES)
+    return jax.nn.logsumexp(jumps.log_share - jumps.log_det - tail)
 
 
 def _unwhiten(mean: Array, factor: Array, w: Array) -> Array:

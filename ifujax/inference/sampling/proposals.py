@@ -12,7 +12,7 @@ from math import lgamma, log, pi
 
 import numpy as np
 
-DEGREES = 5.0
+DEGREES = 5
 """Of the t distributions."""
 _EM_ROUNDS = 12
 _WIDE_SHARE, _WIDER = 0.15, 2.5
@@ -42,6 +42,12 @@ class Mixture:
     def of(self, rows: np.ndarray | slice) -> Mixture:
         """Return the mixtures of some rows."""
         return Mixture(self.share[rows], self.mean[rows], self.factor[rows])
+
+    def beside(self, other: Mixture) -> Mixture:
+        """Return both in one; their shares must add up to 1."""
+        return Mixture(
+            *(np.concatenate([getattr(m, name) for m in (self, other)], axis=1) for name in ("share", "mean", "factor"))
+        )
 
     def component(self, m: int) -> Mixture:
         """Return one component of each row, with its share."""

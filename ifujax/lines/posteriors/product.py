@@ -145,7 +145,7 @@ def _primary(post: CubePosterior) -> fits.Header:
         ("NSAMPLED", int(np.sum(post.tier > 0)), "spaxels with draws"),
         ("NDOUBT", int(np.sum((post.tier > 0) & (post.status != 0))), "of them not to be trusted: see STATUS"),
         ("MAXKHAT", post.sampling.max_khat, "largest k-hat of importance sampling"),
-        ("MINESS", post.sampling.min_ess, "least effective sample size of it"),
+        ("MINESS", post.sampling.min_ess, "least effective sample size"),
         ("NPYROVER", _version("numpyro"), "version of numpyro"),
     ):
         header[keyword] = (value, comment)

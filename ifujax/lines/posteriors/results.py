@@ -288,7 +288,7 @@ class CubePosterior:
 
     @property
     def ess(self) -> np.ndarray:
-        """[y, x] effective sample size: of importance sampling, or the smaller of `ess_bulk` and `ess_tail`."""
+        """[y, x] effective number of the draws, of the worst parameter, in its centre and its tails."""
         return self._diagnostic("ess")
 
     @property

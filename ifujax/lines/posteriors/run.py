@@ -94,7 +94,7 @@ def sample(  # pyright: ignore[reportInconsistentOverload] - spelled out once
         Spaxels between two steps of `progress` and `checkpoint`. The draws do not depend on it. By default 256; fewer with
         more than 4000 draws, so that memory stays what it is up to 128000 draws.
     max_khat, min_ess : float
-        Importance sampling is accepted below this Pareto k-hat and above this effective sample size.
+        Importance sampling is accepted below this Pareto k-hat, draws of either method above this effective number.
     sampling : SamplingOptions, optional
         Further options of the samplers; `method`, `draws`, `max_khat` and `min_ess` are taken from the call.
     progress : callable, optional

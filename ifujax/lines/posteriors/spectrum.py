@@ -143,7 +143,7 @@ class SpectrumPosterior:
 
     @property
     def ess(self) -> float:
-        """Effective sample size: of importance sampling, or the smaller of `ess_bulk` and `ess_tail`."""
+        """Effective number of the draws, of the worst parameter, in its centre and its tails."""
         return float(self.as_cube.ess[0, 0])
 
     @property

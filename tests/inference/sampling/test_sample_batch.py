@@ -14,12 +14,11 @@ from scipy.stats import t as student
 
 from ifujax import Bounded, Fixed, HalfNormal, LogNormal, Normal, Observations, Options, ParameterSpace, UsageError, fit_batch
 from ifujax.inference import status as bits
-from ifujax.inference.sampling import sample as module
+from ifujax.inference.sampling import chains
 from ifujax.inference.sampling.importance import ROUNDS, ImportanceSampler, Weighted
 from ifujax.inference.sampling.laplace import laplace
 from ifujax.inference.sampling.nuts import NutsDraws
 from ifujax.inference.sampling.options import SamplingOptions
-from ifujax.inference.sampling.proposals import Mixture
 from ifujax.inference.sampling.sample import DEFAULT_SAMPLING, sample_batch
 from tests.inference.sampling.problems import CONTINUUM, ELIMINATE, Lines, X, fit_near, lines_numpy, noisy, wide_line
 
@@ -167,7 +166,9 @@ def test_a_line_against_a_grid(sampling, precision):
     else:
         assert np.isnan(draws.khat).all()
         assert (draws.rhat[:3] < 1.01).all()
-        np.testing.assert_array_equal(draws.ess[:3], np.minimum(draws.ess_bulk, draws.ess_tail)[:3])
+        chains = np.minimum(draws.ess_bulk, draws.ess_tail)[:3]
+        assert (chains > 400).all()
+        assert (draws.ess[:3] <= chains).all()  # of the draws handed out, half of all
         assert (draws.ess[:3] > 400).all()
     assert not draws.divergences.any()
 
@@ -317,7 +318,7 @@ def test_both_signs_are_found_with_their_shares(sampled):
 
 def test_auto_goes_on_with_nuts_where_weights_fail():
     model, space, obs, fit = line_problem()
-    strict = SamplingOptions(min_ess=1e6, rounds=1)  # never enough
+    strict = SamplingOptions(max_pull=1e-9, rounds=1)  # never the same
     draws = sample_batch(model, space, obs, fit, options=ELIMINATE, sampling=strict, seed=3, derived=flux)
     assert draws.tier.tolist() == [2, 2, 2, 0]
     assert draws.status.tolist() == [0, 0, 0, bits.NO_FIT.value]
@@ -333,7 +334,7 @@ def test_auto_goes_on_with_nuts_where_weights_fail():
         derived=flux,
     )
     assert few.tier.tolist() == [1, 1, 1, 0]
-    assert few.status.tolist() == [bits.FEW_EFFECTIVE.value] * 3 + [bits.NO_FIT.value]
+    assert few.status.tolist() == [bits.ROUNDS_DISAGREE.value] * 3 + [bits.NO_FIT.value]
 
 
 def test_more_draws_than_the_chains_have_at_first():
@@ -344,25 +345,35 @@ def test_more_draws_than_the_chains_have_at_first():
     assert len(np.unique(draws.params["centre"][0])) > 2300  # a few transitions stay where they are
 
 
+def fake_round(khat, ess, distinct=1.0, pull=1.0, value=1.5):
+    """What a round of importance sampling found, made up."""
+
+    def weighted(rows, mixture):
+        each = (np.full(rows, number) for number in (khat, ess, distinct, pull))
+        return Weighted(np.full((rows, 1000, 3), value), *each, mixture)
+
+    return weighted
+
+
 def test_the_best_round_counts(monkeypatch):
     model, space, obs, fit = line_problem()
-    rounds = iter([(0.9, 900.0), (0.2, 150.0), (0.5, 1200.0)])  # only the last has both
+    # Only the last has all.
+    found = [(0.9, 900.0), (0.2, 150.0), (0.3, 900.0, 0.4), (0.3, 900.0, 0.9, 5.0), (0.5, 700.0)]
+    rounds = iter(fake_round(*each, value=1.0 + k) for k, each in enumerate(found))  # type: ignore[misc]
 
-    def fake_round(self, k, mixture, covariance, generators):
-        khat, ess = next(rounds)
-        rows = len(generators)
-        return Weighted(np.full((rows, 1000, 3), 1.0 + k), np.full(rows, khat), np.full(rows, ess), mixture)
+    def take(self, k, mixture, before, covariance, generators):
+        return next(rounds)(len(generators), mixture)
 
-    monkeypatch.setattr(ImportanceSampler, "round", fake_round)
-    monkeypatch.setattr(ImportanceSampler, "pilot", lambda self, start, covariance, *_: Mixture.single(start, covariance))
+    monkeypatch.setattr(ImportanceSampler, "round", take)
     draws = sample_batch(model, space, obs, fit, options=ELIMINATE, sampling=IMPORTANCE, seed=3, derived=flux)
-    assert (draws.params["centre"][:3] == 3.0).all()
+    assert (draws.params["centre"][:3] == 5.0).all()
     assert draws.khat[:3].tolist() == [0.5] * 3
+    assert draws.ess[:3].tolist() == [700.0] * 3
     assert draws.status[:3].tolist() == [0, 0, 0]
     assert next(rounds, None) is None
 
 
-@pytest.mark.parametrize(("draws", "times"), [(4000, 32), (8000, 16), (200_000, 1)])
+@pytest.mark.parametrize(("draws", "times"), [(4000, 16), (8000, 8), (200_000, 1)])
 def test_rounds_of_many_draws_have_no_more_points_than_others(monkeypatch, draws, times):
     counts = []
 
@@ -371,27 +382,25 @@ def test_rounds_of_many_draws_have_no_more_points_than_others(monkeypatch, draws
 
     monkeypatch.setattr(ImportanceSampler, "_points", counted)
     sampler = ImportanceSampler(None, SamplingOptions(draws=draws), None, ())
-    with pytest.raises((AttributeError, TypeError)):  # it comes no further than the points, which are none
-        sampler.round(len(ROUNDS) - 1, None, None, [])
+    with pytest.raises((AttributeError, TypeError)):  # it comes no further than the points of the first half, which are none
+        sampler.round(len(ROUNDS) - 1, None, None, None, [])
     assert len(counts) == times
-    assert times == 1 or sum(counts) < 270_000
+    assert times == 1 or sum(counts) < 135_000
 
 
 def test_weights_that_are_even_but_few_stay_where_no_chains_meet(monkeypatch):
     model, space, obs, fit = line_problem()
 
-    def fake_round(self, k, mixture, covariance, generators):
-        rows = len(generators)
-        return Weighted(np.full((rows, 1000, 3), 1.5), np.full(rows, 0.3), np.full(rows, 150.0), mixture)
+    def few(self, k, mixture, before, covariance, generators):
+        return fake_round(0.3, 150.0)(len(generators), mixture)
 
     def fake_nuts(*_, ids, options, **__):
         each = np.full(len(ids), 1.5)
         z = np.zeros((len(ids), options.chains, options.draws, 3))
         return NutsDraws(z, np.zeros(len(ids), int), each, each, each, 10 * each, 10 * each, np.ones(len(ids), int))
 
-    monkeypatch.setattr(ImportanceSampler, "round", fake_round)
-    monkeypatch.setattr(ImportanceSampler, "pilot", lambda self, start, covariance, *_: Mixture.single(start, covariance))
-    monkeypatch.setattr(module, "run_nuts", fake_nuts)
+    monkeypatch.setattr(ImportanceSampler, "round", few)
+    monkeypatch.setattr(chains, "run_nuts", fake_nuts)
     draws = sample_batch(model, space, obs, fit, options=ELIMINATE, seed=3)
     assert draws.tier.tolist() == [1, 1, 1, 0]
     assert (draws.params["centre"][:3] == 1.5).all()
@@ -493,6 +502,8 @@ def test_a_fit_of_other_spectra_is_refused():
         ({"prior_share": 1.0}, "prior_share must lie between"),
         ({"max_khat": 0.0}, "max_khat must be positive"),
         ({"inflate": np.nan}, "inflate must be positive"),
+        ({"starts": -1}, "starts must be a whole number, 0 or more"),
+        ({"least_distinct": 1.5}, "least_distinct must lie between"),
     ],
 )
 def test_options_that_are_refused(change, message):

@@ -244,6 +244,11 @@ def ranks(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return (few < truth[:, None]).sum(axis=1) + np.floor(coin * (equal + 1)).astype(int)
 
 
+def shares_below(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the share of all draws (rows, ...) of each row that lies below its truth."""
+    return (draws.reshape(len(draws), -1) < truth[:, None]).mean(axis=1)
+
+
 def p_values(rank: np.ndarray) -> dict[str, float]:
     """Return the p-values of uniform ranks: chi2 of `BINS` equal bins, and Kolmogorov-Smirnov."""
     counts = np.bincount(rank // ((RANKED_DRAWS + 1) // BINS), minlength=BINS)
@@ -277,7 +282,10 @@ def draws_of(post: ifujax.CubePosterior, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Ranks {parameter: (n,)} of one case and scale of the fluxes, and the fit and posterior that they are of."""
+    """Ranks {parameter: (n,)} of one case and scale of the fluxes, and the fit and posterior that they are of.
+
+    `shares` are those of all draws below the truth.
+    """
 
     case: Case
     tau: float
@@ -285,6 +293,7 @@ class Calibration:
     fit: ifujax.CubeFit
     post: ifujax.CubePosterior
     ranks: dict[str, np.ndarray]
+    shares: dict[str, np.ndarray]
 
     @property
     def title(self) -> str:
@@ -298,10 +307,11 @@ def calibrate(case: Case, tau: float, n: int, seed: int, **options: object) -> C
     post = ifujax.sample(fit, seed=seed, **options)  # type: ignore[arg-type]
     fitted = (fit.status == 0).ravel()
     assert fitted.mean() >= 0.99, fit.summary()
-    found = {}
+    found, shares = {}, {}
     for name in case.ranked:
         draws = draws_of(post, name)
         # Data sets left out would bias the ranks of the others.
         assert np.isfinite(draws).all(), f"{name}: no draws for {np.sum(~np.isfinite(draws).all(axis=(1, 2)))} of {n}"
         found[name] = ranks(draws, truth[name][fitted])
-    return Calibration(case, tau, truth, fit, post, found)
+        shares[name] = shares_below(draws, truth[name][fitted])
+    return Calibration(case, tau, truth, fit, post, found, shares)
