@@ -183,7 +183,7 @@ class ChunkFitter:
             start = np.concatenate([pack_named(self.setup, space, way, len(rows)) for way in ways])
             result = self.solve(space, obs, start, progress)
             if guess is None or guess.search:
-                result, space, unseen = self._looked_again(result, ready, space, unseen, rows)
+                result, space, unseen = self._looked_again(result, ready, space, unseen, found, rows)
         result = self._trusted(result, space, obs)
         chunk = self._concluded(self._collect(result, ready, unseen), ready, space)
         if self.config.fit.monte_carlo and not self.config.fit.fixed:
@@ -220,10 +220,16 @@ class ChunkFitter:
         return held(self.setup, space, unseen), unseen
 
     def _looked_again(
-        self, result: FitResult, ready: Prepared, space: ParameterSpace, unseen: np.ndarray, rows: np.ndarray
+        self,
+        result: FitResult,
+        ready: Prepared,
+        space: ParameterSpace,
+        unseen: np.ndarray,
+        found: Starts,
+        rows: np.ndarray,
     ) -> tuple[FitResult, ParameterSpace, np.ndarray]:
         """Try fits again; also return what they were fitted with in the end."""
-        return SecondLook(self, ready, space, unseen, rows)(result)
+        return SecondLook(self, ready, space, unseen, found, rows)(result)
 
     def _trusted(self, result: FitResult, space: ParameterSpace, obs: Observations) -> FitResult:
         """Say where the errors of fits are not to be trusted."""

@@ -17,7 +17,8 @@ from ifujax.inference.starts import RIVAL, UNSURE
 from ifujax.lines.line_spectra import line_spectra
 from ifujax.lines.preparation import Prepared
 from ifujax.lines.starts.packing import Named, named_starts, pack_named
-from ifujax.lines.starts.unseen import held, unseen_at_end
+from ifujax.lines.starts.search import Starts
+from ifujax.lines.starts.unseen import FOUND, hardly_seen, held
 
 if TYPE_CHECKING:
     from ifujax.lines.chunk import ChunkFitter
@@ -38,12 +39,14 @@ class SecondLook:
     Parameters
     ----------
     fitter : ChunkFitter
-    ready, space, unseen, rows
-        What was fitted, and which of its lines (n, lines) were held.
+    ready, space, unseen, found, rows
+        What was fitted, which of its lines (n, lines) were held, and where it began.
     """
 
-    def __init__(self, fitter: ChunkFitter, ready: Prepared, space: ParameterSpace, unseen: np.ndarray, rows: np.ndarray) -> None:
-        self.fitter, self.ready, self.unseen, self.rows = fitter, ready, unseen, rows
+    def __init__(
+        self, fitter: ChunkFitter, ready: Prepared, space: ParameterSpace, unseen: np.ndarray, found: Starts, rows: np.ndarray
+    ) -> None:
+        self.fitter, self.ready, self.unseen, self.found, self.rows = fitter, ready, unseen, found, rows
         self.wide = space.broadcast(len(rows))
 
     def __call__(self, result: FitResult) -> tuple[FitResult, ParameterSpace, np.ndarray]:
@@ -52,20 +55,40 @@ class SecondLook:
         return result, self.wide, self.unseen
 
     def _without_runaways(self, result: FitResult) -> FitResult:
-        """Fit again without the lines that went where the data say nothing about them."""
-        model = self.fitter.setup.model
+        """Fit again without the lines that went where the data hold next to nothing of them: it counts if that is as good."""
+        finder, model, ivar = self.fitter.finder, self.fitter.setup.model, self.ready.ivar
         velocity, sigma = (
             np.stack([result.params[f"{name}.{role}"] for name in model.names], axis=1)
             for role in ("velocity", "velocity_dispersion")
         )
-        lost = unseen_at_end(self.fitter.finder, self.ready.ivar, velocity, sigma) & ~self.unseen
+        # A fit that found no end may have been led astray from where it began.
+        astray = (result.status & bits.NOT_CONVERGED.value) != 0
+        velocity[astray], sigma[astray] = self.found.velocity[0][astray], self.found.sigma[0][astray]
+        lost = hardly_seen(finder, ivar, velocity, sigma) & ~self.unseen
         mine = np.flatnonzero(lost.any(axis=1))
         if not mine.size:
             return result
+        ways = [{name: result.params[name][mine] for name in model.parameter_names}]
+        ways += [{name: value[mine] for name, value in way.items()} for way in named_starts(self.fitter.setup, self.found)]
+        space = held(self.fitter.setup, self.wide, self.unseen | lost)
+        again = self._fit(mine, ways, space)
+        before = result.of(mine)
+        with np.errstate(invalid="ignore"):
+            as_good = (again.status == 0) & (astray[mine] | (again.chi2 - before.chi2 < FOUND))
+        lost[mine[~as_good]] = False
         self.unseen = self.unseen | lost
         self.wide = held(self.fitter.setup, self.wide, self.unseen)
-        way = {name: result.params[name][mine] for name in model.parameter_names}
-        return result.replaced(mine, self._fit(mine, [way]))
+        return result.replaced(mine[as_good], again.of(as_good))
+
+    def _left(self, result: FitResult, mine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what fits left of the data of some rows (n, n_pix), and the fitted lines (n, lines, n_pix)."""
+        model, coords = self.fitter.setup.model, self.fitter.coords
+        params = {name: result.params[name][mine] for name in model.parameter_names}
+        own = line_spectra(model, coords, params, len(coords.width), each=True)
+        left = self.ready.values[mine] - own.sum(axis=1)
+        if model.n_continuum:
+            left = left - result.linear[mine] @ coords.basis
+        return left, own
 
     def _improved(self, result: FitResult) -> FitResult:
         bad = np.flatnonzero(self._bad(result))
@@ -91,13 +114,9 @@ class SecondLook:
 
     def _moves(self, result: FitResult, mine: np.ndarray) -> list[Named]:
         """Return starts (NaN: none) of some rows in which one component goes elsewhere."""
-        setup, coords = self.fitter.setup, self.fitter.coords
-        model = setup.model
+        model = self.fitter.setup.model
         params = {name: result.params[name][mine] for name in model.parameter_names}
-        own = line_spectra(model, coords, params, len(coords.width), each=True)
-        left = self.ready.values[mine] - own.sum(axis=1)
-        if model.n_continuum:
-            left = left - result.linear[mine] @ coords.basis
+        left, own = self._left(result, mine)
         velocity, sigma = (
             np.stack([params[f"{name}.{role}"] for name in model.names], axis=1) for role in ("velocity", "velocity_dispersion")
         )
@@ -134,8 +153,8 @@ class SecondLook:
         again = replace(again, warn=again.warn | bit)
         return replace(result, warn=warn).replaced(mine[better], again.of(better)), better
 
-    def _fit(self, mine: np.ndarray, ways: Sequence[Named]) -> FitResult:
-        space = jax.tree.map(lambda leaf: leaf[mine], self.wide)
+    def _fit(self, mine: np.ndarray, ways: Sequence[Named], space: ParameterSpace | None = None) -> FitResult:
+        space = jax.tree.map(lambda leaf: leaf[mine], self.wide if space is None else space)
         obs = self.fitter.observations(_rows_of(self.ready, mine))
         start = np.concatenate([pack_named(self.fitter.setup, space, way, len(mine)) for way in ways])
         return self.fitter.solve(space, obs, start, again=True)

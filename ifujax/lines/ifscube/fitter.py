@@ -153,7 +153,13 @@ class CompatFitter(ChunkFitter):
         return space, np.zeros((len(ready.ivar), len(self.setup.lines)), bool)
 
     def _looked_again(
-        self, result: FitResult, ready: Prepared, space: ParameterSpace, unseen: np.ndarray, rows: np.ndarray
+        self,
+        result: FitResult,
+        ready: Prepared,
+        space: ParameterSpace,
+        unseen: np.ndarray,
+        found: Starts,
+        rows: np.ndarray,
     ) -> tuple[FitResult, ParameterSpace, np.ndarray]:
         return result, space, unseen
 

@@ -14,12 +14,15 @@ from ifujax.inference.parameters import ParameterSpace
 from ifujax.lines.setup import Setup
 from ifujax.lines.starts.search import StartFinder, Starts
 
-_LEAST_SHARE = 1e-3
-"""A line is unseen if the pixels that are left hold less than this of its information: its flux error is 30 times larger then."""
+_NOTHING, _LEAST_SHARE = 1e-6, 1e-3
+"""A line may be unseen if the pixels that are left hold less than the second of its information: its flux error is 30 times
+larger then. Below the first there is nothing to fit."""
 _FREE_SHARE = 0.05
 """The same for lines that nothing else gives a velocity: a wing alone constrains neither that nor the flux."""
-_EXPECTED_SHARE, _SEEN = 0.1, 25.0
-"""Nor are they sought elsewhere if this little of them is left where they are expected, unless they lower chi2 by the second."""
+_EXPECTED_SHARE = 0.1
+"""Nor are they sought elsewhere if this little of them is left where they are expected."""
+FOUND = 16.0
+"""What lowers chi2 by this is seen all the same."""
 
 
 def unseen_at_start(finder: StartFinder, ivar: np.ndarray, found: Starts) -> np.ndarray:
@@ -34,7 +37,7 @@ def unseen_at_start(finder: StartFinder, ivar: np.ndarray, found: Starts) -> np.
         From `StartFinder.find`.
     """
     setup = finder.setup
-    unseen = finder.share(ivar, found.velocity[0], found.sigma[0]) < _LEAST_SHARE
+    unseen = finder.share(ivar, found.velocity[0], found.sigma[0]) < _NOTHING
     if found.gain is None:
         return unseen
     n = len(ivar)
@@ -43,20 +46,20 @@ def unseen_at_start(finder: StartFinder, ivar: np.ndarray, found: Starts) -> np.
     for c, component in enumerate(finder.components):
         lines = list(component.lines)
         if _free(setup, lines):
-            lost = (expected[:, lines].max(axis=1) < _EXPECTED_SHARE) & (found.gain[:, c] < _SEEN)
+            lost = (expected[:, lines].max(axis=1) < _EXPECTED_SHARE) & (found.gain[:, c] < FOUND)
             unseen[:, lines] |= lost[:, None]
     return unseen
 
 
-def unseen_at_end(finder: StartFinder, ivar: np.ndarray, velocity: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Return which lines (n, lines) are unseen where fits have put them, at `velocity` and `sigma` (n, lines), NaN for no fit."""
+def hardly_seen(finder: StartFinder, ivar: np.ndarray, velocity: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Return of which lines (n, lines) the data hold next to nothing at `velocity` and `sigma` (n, lines); NaN is seen."""
     share = finder.share(ivar, velocity, sigma)
-    unseen = share < _LEAST_SHARE
+    few = share < _LEAST_SHARE
     for component in finder.components:
         lines = list(component.lines)
         if _free(finder.setup, lines):
-            unseen[:, lines] |= (share[:, lines].max(axis=1) < _FREE_SHARE)[:, None]
-    return unseen
+            few[:, lines] |= (share[:, lines].max(axis=1) < _FREE_SHARE)[:, None]
+    return few
 
 
 def held(setup: Setup, space: ParameterSpace, unseen: np.ndarray) -> ParameterSpace:
