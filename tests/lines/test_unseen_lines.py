@@ -56,21 +56,24 @@ def test_a_line_in_a_gap(gap: int, how: str) -> None:
     assert (with_it.status == 0).all()
     seen = np.isfinite(with_it["n2b", "flux"]).ravel()
     print(f"gap of +-{gap} pixels, {how}: {seen.mean():.3f} of the lost lines have a flux")
-    assert seen.mean() < 0.1
+    assert seen.mean() < 0.2
     assert ((with_it.warn.ravel()[~seen] & UNCONSTRAINED.value) != 0).all()
+    # What is left of a wing does not tell its flux: 3 errors are exceeded with the bit that says so.
+    assert (with_it["n2b", "flux"].ravel()[seen] < 1e3).all()
+    assert (with_it.chi2 <= without.chi2 + 0.1).all()
     for quantity in ("flux", "velocity", "velocity_dispersion", "equivalent_width"):
         for name in ("ha", "n2a"):
             moved = (with_it[name, quantity] - without[name, quantity]) / without.error[name, quantity]
             errors = with_it.error[name, quantity] / without.error[name, quantity]
             kept = ~seen & np.isfinite(moved.ravel())
             assert kept.any()
-            assert np.abs(moved.ravel()[kept]).max() < 0.05
-            np.testing.assert_allclose(errors.ravel()[kept], 1.0, atol=0.05)
+            assert np.quantile(np.abs(moved.ravel()[kept]), 0.98) < 0.01
+            assert np.quantile(np.abs(errors.ravel()[kept] - 1.0), 0.98) < 0.01
 
 
 def test_a_lost_line_with_the_kinematics_of_others() -> None:
     """What nothing is left of is held; the others keep the kinematics."""
-    cube, truth = spectra(14, "masked")
+    cube, truth = spectra(9, "masked")
     fit = ifujax.fit_cube(cube, model(True, own=False))
     assert (fit.status == 0).all()
     assert np.isnan(fit["n2b", "flux"]).all()
@@ -80,7 +83,7 @@ def test_a_lost_line_with_the_kinematics_of_others() -> None:
 
 def test_a_line_that_is_there_is_not_held() -> None:
     """A gap beside the lines changes nothing."""
-    cube, _ = spectra(14, "masked")
+    cube, _ = spectra(9, "masked")
     cube.values[:] = np.where(np.isnan(cube.values), 2.0, cube.values)
     fit = ifujax.fit_cube(cube, model(False))
     assert np.isfinite(fit["ha", "flux"]).all()
