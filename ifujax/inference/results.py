@@ -34,6 +34,8 @@ class FitResult:
         Free parameters of one fit, the linear block included.
     x : array (batch, n)
         The fitted vector itself, for `sample` and restarts.
+    residuals : array (batch, sums) or None
+        With ``options.residual_sums``: see `ifujax.inference.residuals.ResidualSums`.
     """
 
     params: Mapping[str, np.ndarray]
@@ -51,6 +53,7 @@ class FitResult:
     warn: np.ndarray
     n_free: int
     x: np.ndarray
+    residuals: np.ndarray | None = None
 
     @property
     def dof(self) -> np.ndarray:

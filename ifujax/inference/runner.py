@@ -68,7 +68,10 @@ class Runner:
         space: Any = jax.tree.map(lambda leaf: cast(leaf[rows]), self.wide)
         if self.options.bounds == "transform":
             space = UnconstrainedSpace(space)
-        return Block(cast(self.obs.values[rows]), cast(root), jax.tree.map(cast, coords), space, self.coords_axes)
+        correlation = self.obs.correlation
+        if correlation is not None:
+            correlation = np.broadcast_to(correlation, (self.obs.batch, np.shape(correlation)[-1]))[rows].astype(dtype)
+        return Block(cast(self.obs.values[rows]), cast(root), jax.tree.map(cast, coords), space, self.coords_axes, correlation)
 
     def solve(self, rows: np.ndarray, x: np.ndarray, progress: Progress | None) -> dict[str, Any]:
         """Iterate all starts to their ends; `rows` says which data each start belongs to."""
@@ -206,6 +209,7 @@ class Runner:
             warn=warn,
             n_free=n_free,
             x=blank(best["x"]),
+            residuals=blank(end["residuals"]) if "residuals" in end else None,
         )
 
     def _at_bound(self, x: np.ndarray) -> np.ndarray:

@@ -78,10 +78,8 @@ def _nothing_to_sample(noiseless: np.ndarray, fitted: np.ndarray, where: Where) 
 
 
 def error_scale(fit: CubeFit, rows: np.ndarray) -> np.ndarray:
-    """Return what the noise is multiplied by: 1, or with `scale_errors` the root of the reduced chi2, as the errors are."""
-    if not fit.config.fit.scale_errors:
-        return np.ones(len(rows))
-    return np.sqrt(fit.reduced_chi2.ravel()[rows])
+    """Return what the noise is multiplied by: 1, or the root of the reduced chi2, as the errors are."""
+    return fit._error_scale[rows]
 
 
 def _home(fit: CubeFit) -> np.ndarray:

@@ -1,0 +1,202 @@
+"""The autocorrelation of the noise along the pixels, from the residuals of many fits; noise that has it, and its whitening.
+
+Residuals have less correlation than the noise, of which fits have taken a part: with the hat matrix H they have the covariance
+``(1 - H) R (1 - H)``. Summed along its diagonals that is linear in R, and is solved for it. (Of the term H R H the noise's
+mean power in the fitted modes is taken.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import fft
+
+from ifujax.inference.goodness import structure
+from ifujax.inference.residuals import REACH, ResidualSums
+
+MANY = 30
+"""Fits from which on their scatter says how uncertain their mean is, and their correlation is told from structure."""
+_SIGMAS = 2.0
+_LEAST = 0.01
+"""Correlation that does not matter."""
+_FEWEST_PIXELS = 40
+_LEAST_POWER = 0.02
+"""Share of the mean power that noise has at every frequency: sums of few lags may have less than none."""
+_TAIL = 3
+
+
+@dataclass(frozen=True)
+class Autocorrelation:
+    """Autocorrelation of noise at lags of 0, 1, ... pixels.
+
+    Attributes
+    ----------
+    values, errors : array (lags,)
+        1 first, whose error is 0. NaN where there are too few pixels to say.
+    reach : int
+        Lags that are significant, counted from the first.
+    inflation : float
+        By what it multiplies errors on average over all that was fitted.
+    n_fits : int
+        Fits that it is the mean of.
+    """
+
+    values: np.ndarray
+    errors: np.ndarray
+    reach: int
+    inflation: float
+    n_fits: int
+
+    @property
+    def used(self) -> np.ndarray:
+        """(reach + 1,) the significant part, positive definite: what errors are to allow for."""
+        return positive(self.values[: self.reach + 1]) if self.reach else np.ones(1)
+
+    @property
+    def local(self) -> np.ndarray:
+        """(reach + 1,) the same without what reaches as far as was looked: no noise of resampled pixels, but structure."""
+        tail = max(float(np.nan_to_num(self.values[-_TAIL:]).mean()), 0.0)
+        found = np.maximum(self.used - tail, 0.0) if tail > _LEAST else self.used.copy()
+        found[0] = 1.0
+        return positive(found)
+
+    @property
+    def significant(self) -> bool:
+        """Whether there is any."""
+        return self.reach > 0
+
+
+def pooled(sums: ResidualSums) -> Autocorrelation:
+    """Return the autocorrelation of the noise of many fits together, each in units of its own noise.
+
+    Fits whose chi2 is piled up in one place, or stands out, are left out where others suffice: what a model does not describe
+    shows where the signal is strong, noise everywhere.
+    """
+    rows = np.flatnonzero((sums.products[:, 0] > 0) & (sums.pairs[:, 0] - sums.absorbed[:, 0] >= _FEWEST_PIXELS))
+    sums = ResidualSums(sums.array[rows], sums.n_pix)
+    for keep in (lambda: ~structure(sums).piled, lambda: ~_standing_out(_level(sums))):
+        if len(sums.array) >= 2 * MANY:
+            kept = keep()
+            if kept.sum() >= MANY:
+                sums = ResidualSums(sums.array[kept], sums.n_pix)
+    n_fits = len(sums.array)
+    if not n_fits:
+        nothing = np.full(REACH + 1, np.nan)
+        return Autocorrelation(nothing, nothing, 0, 1.0, 0)
+    pairs, absorbed = sums.pairs.sum(axis=0), sums.absorbed.sum(axis=0)
+    # Each in units of its own noise, so that all count alike.
+    products = sums.products / _level(sums)[:, None]
+    matrix = unabsorbed(pairs, absorbed)
+    found = np.linalg.solve(matrix, products.sum(axis=0))
+    values = found / found[0]
+    white = np.sqrt((1.0 + 2.0 * np.sum(np.clip(values[1:3], 0, 1) ** 2)) / np.maximum(pairs, 1.0))
+    errors = white
+    if n_fits >= MANY:
+        each = products[:, 1:] / sums.pairs[:, 1:].clip(1.0)
+        errors = np.r_[0.0, np.maximum(each.std(axis=0, ddof=1) / np.sqrt(n_fits), white[1:])]
+    errors[0] = 0.0
+    lost = np.abs(values[1:]) <= np.maximum(_SIGMAS * errors[1:], _LEAST)
+    reach = int(np.argmax(lost)) if lost.any() else REACH
+    found = Autocorrelation(values, errors, reach, 1.0, n_fits)
+    return Autocorrelation(values, errors, reach, float(np.sqrt(inflation(sums, found.local).mean())), n_fits)
+
+
+def _level(sums: ResidualSums) -> np.ndarray:
+    """Return the mean squared residual of each fit."""
+    return sums.products[:, 0] / sums.pairs[:, 0]
+
+
+def _standing_out(level: np.ndarray) -> np.ndarray:
+    """Return which levels lie above 2.5 standard deviations, by the spread of those below the median.
+
+    (Taking the lower half itself would lower the correlation: products at small lags are correlated with chi2.)
+    """
+    low, middle = np.quantile(level, [0.1587, 0.5])
+    return level > middle + 2.5 * (middle - low)
+
+
+def unabsorbed(pairs: np.ndarray, absorbed: np.ndarray) -> np.ndarray:
+    """Return the matrix (lags, lags) that takes the autocovariance of noise to the summed products of residuals.
+
+    Parameters
+    ----------
+    pairs, absorbed : array (lags,)
+        Pairs of pixels at each lag, and sums of the hat matrix along its diagonals.
+    """
+    lags = len(pairs)
+    ratio = np.clip(absorbed[-1] / absorbed[-2], 0.0, 1.0) if absorbed[-2] != 0 else 0.0
+    hat = np.r_[absorbed, absorbed[-1] * ratio ** np.arange(1, lags)]
+    twice = np.where(np.arange(lags) > 0, 2.0, 1.0)
+    power = twice * absorbed / absorbed[0] if absorbed[0] > 0 else np.zeros(lags)
+    index = np.arange(lags)
+    both = hat[np.abs(index[:, None] - index)] + np.where(index > 0, hat[index[:, None] + index], 0.0)
+    return np.diag(pairs) - 2.0 * both + np.outer(absorbed, power)
+
+
+def inflation(sums: ResidualSums, correlation: np.ndarray) -> np.ndarray:
+    """Return by what the variances of each fit (n,) grow under a correlation (lags,), on average over all that was fitted."""
+    absorbed = sums.absorbed
+    trace = np.where(absorbed[:, 0] > 0, absorbed[:, 0], 1.0)
+    return 1.0 + 2.0 * (absorbed[:, 1 : len(correlation)] @ correlation[1:]) / trace
+
+
+def positive(correlation: np.ndarray) -> np.ndarray:
+    """Return the correlation (lags,), weakened until noise with it has power at every frequency."""
+    lags = np.arange(1, len(correlation))
+    if not lags.size:
+        return np.ones(1)
+    frequency = np.linspace(0.0, np.pi, 257)
+    lowest = float((2.0 * np.cos(np.outer(frequency, lags)) @ correlation[1:]).min())
+    scale = min(1.0, (1.0 - _LEAST_POWER) / max(-lowest, 1e-12))
+    return np.r_[1.0, scale * correlation[1:]]
+
+
+def coloured(normals: np.ndarray, correlation: np.ndarray) -> np.ndarray:
+    """Return noise of variance 1 with a correlation (lags,) along the last axis, made of standard normal numbers.
+
+    It is shorter than `normals` by the number of lags: numbers go round a circle, which is cut open.
+    """
+    size, lags = normals.shape[-1], len(correlation)
+    kernel = np.zeros(size)
+    kernel[:lags] = correlation
+    kernel[size - lags + 1 :] = correlation[:0:-1]
+    root = np.sqrt(np.maximum(fft.rfft(kernel).real, 0.0))
+    return fft.irfft(fft.rfft(normals, axis=-1) * root, size, axis=-1)[..., : size - lags]
+
+
+def whitening(correlation: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Return what makes correlated noise independent: row p of ``y_p = sum_k w_pk x_(p - k)``.
+
+    Each pixel is compared with what the used ones shortly before it let expect (Vecchia 1988, J. R. Stat. Soc. B 50, 297);
+    masked pixels are left out of that, and get zeros.
+
+    Parameters
+    ----------
+    correlation : array (lags,)
+        Positive definite, 1 first.
+    used : bool array (n, n_pix)
+
+    Returns
+    -------
+    array (n, n_pix, order + 1)
+    """
+    order = 2 * (len(correlation) - 1)
+    lags = np.zeros(order + 1)
+    lags[: len(correlation)] = correlation
+    matrix = lags[np.abs(np.subtract.outer(np.arange(order + 1), np.arange(order + 1)))]
+    # Which of the pixels before are used, as one number for each pattern.
+    padded = np.pad(used, [(0, 0), (order, 0)])
+    n_pix = used.shape[1]
+    pattern = sum(padded[:, order - k : order - k + n_pix].astype(np.int64) << (k - 1) for k in range(1, order + 1))
+    kinds, which = np.unique(np.where(used, pattern, -1), return_inverse=True)
+    rows = np.zeros((len(kinds), order + 1))
+    for i, kind in enumerate(kinds):
+        if kind < 0:
+            continue
+        before = np.array([k for k in range(1, order + 1) if kind >> (k - 1) & 1], dtype=int)
+        weights = np.linalg.solve(matrix[np.ix_(before, before)], lags[before]) if before.size else np.zeros(0)
+        left = 1.0 - weights @ lags[before]
+        rows[i, 0] = 1.0 / np.sqrt(left)
+        rows[i, before] = -weights / np.sqrt(left)
+    return rows[which.reshape(used.shape)]
