@@ -1,13 +1,12 @@
 """The autocorrelation of the noise along the pixels, from the residuals of many fits; noise that has it, and its whitening.
 
 Residuals have less correlation than the noise, of which fits have taken a part: with the hat matrix H they have the covariance
-``(1 - H) R (1 - H)``. Summed along its diagonals that is linear in R, and is solved for it. (Of the term H R H the noise's
-mean power in the fitted modes is taken.)
+``(1 - H) R (1 - H)``. Summed along its diagonals that is linear in R, and is solved for it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy import fft
@@ -21,6 +20,8 @@ _SIGMAS = 2.0
 _LEAST = 0.01
 """Correlation that does not matter."""
 _FEWEST_PIXELS = 40
+_ENOUGH = 4000
+"""Fits that say it well enough, of however many."""
 _LEAST_POWER = 0.02
 """Share of the mean power that noise has at every frequency: sums of few lags may have less than none."""
 _TAIL = 3
@@ -38,6 +39,8 @@ class Autocorrelation:
         Lags that are significant, counted from the first.
     inflation : float
         By what it multiplies errors on average over all that was fitted.
+    absorbed : array (lags,)
+        Sums of the hat matrix of a fit along its diagonals.
     n_fits : int
         Fits that it is the mean of.
     """
@@ -46,6 +49,7 @@ class Autocorrelation:
     errors: np.ndarray
     reach: int
     inflation: float
+    absorbed: np.ndarray
     n_fits: int
 
     @property
@@ -61,6 +65,12 @@ class Autocorrelation:
         found[0] = 1.0
         return positive(found)
 
+    def growth(self, correlation: np.ndarray) -> float:
+        """Return by what a correlation (lags,) multiplies variances, on average over all that is fitted."""
+        if not self.absorbed[0] > 0:
+            return 1.0
+        return 1.0 + 2.0 * float(self.absorbed[1 : len(correlation)] @ correlation[1:]) / float(self.absorbed[0])
+
     @property
     def significant(self) -> bool:
         """Whether there is any."""
@@ -73,23 +83,28 @@ def pooled(sums: ResidualSums) -> Autocorrelation:
     Fits whose chi2 is piled up in one place, or stands out, are left out where others suffice: what a model does not describe
     shows where the signal is strong, noise everywhere.
     """
-    rows = np.flatnonzero((sums.products[:, 0] > 0) & (sums.pairs[:, 0] - sums.absorbed[:, 0] >= _FEWEST_PIXELS))
-    sums = ResidualSums(sums.array[rows], sums.n_pix)
+    hidden, absorbed = sums.hidden, sums.absorbed
+    sums = sums.of(np.flatnonzero((sums.products[:, 0] > 0) & (sums.pairs[:, 0] - absorbed[0] >= _FEWEST_PIXELS)))
+    if len(sums.array) > _ENOUGH:
+        sums = sums.of(np.linspace(0, len(sums.array) - 1, _ENOUGH).round().astype(int))
     for keep in (lambda: ~structure(sums).piled, lambda: ~_standing_out(_level(sums))):
         if len(sums.array) >= 2 * MANY:
             kept = keep()
             if kept.sum() >= MANY:
-                sums = ResidualSums(sums.array[kept], sums.n_pix)
+                sums = sums.of(kept)
     n_fits = len(sums.array)
     if not n_fits:
         nothing = np.full(REACH + 1, np.nan)
-        return Autocorrelation(nothing, nothing, 0, 1.0, 0)
-    pairs, absorbed = sums.pairs.sum(axis=0), sums.absorbed.sum(axis=0)
-    # Each in units of its own noise, so that all count alike.
-    products = sums.products / _level(sums)[:, None]
-    matrix = unabsorbed(pairs, absorbed)
-    found = np.linalg.solve(matrix, products.sum(axis=0))
-    values = found / found[0]
+        return Autocorrelation(nothing, nothing, 0, 1.0, absorbed, 0)
+    pairs, free = sums.pairs.sum(axis=0), np.maximum(sums.pairs[:, 0] - absorbed[0], 1.0)
+    # What each fit takes of the noise, of each lag and the one on the other side together.
+    matrix = np.diag(pairs) - n_fits * hidden * np.where(np.arange(REACH + 1) > 0, 2.0, 1.0)
+    products, values = sums.products, np.eye(REACH + 1)[0]
+    for _ in range(2):
+        # Each in units of its own noise, so that all count alike.
+        products = sums.products / _shrunk(_level(sums), free, 1.0 + 2.0 * float(np.sum(values[1:] ** 2)))[:, None]
+        found = np.linalg.solve(matrix, products.sum(axis=0))
+        values = found / found[0]
     white = np.sqrt((1.0 + 2.0 * np.sum(np.clip(values[1:3], 0, 1) ** 2)) / np.maximum(pairs, 1.0))
     errors = white
     if n_fits >= MANY:
@@ -98,13 +113,24 @@ def pooled(sums: ResidualSums) -> Autocorrelation:
     errors[0] = 0.0
     lost = np.abs(values[1:]) <= np.maximum(_SIGMAS * errors[1:], _LEAST)
     reach = int(np.argmax(lost)) if lost.any() else REACH
-    found = Autocorrelation(values, errors, reach, 1.0, n_fits)
-    return Autocorrelation(values, errors, reach, float(np.sqrt(inflation(sums, found.local).mean())), n_fits)
+    known = Autocorrelation(values, errors, reach, 1.0, absorbed, n_fits)
+    return replace(known, inflation=float(np.sqrt(known.growth(known.local))))
 
 
 def _level(sums: ResidualSums) -> np.ndarray:
     """Return the mean squared residual of each fit."""
     return sums.products[:, 0] / sums.pairs[:, 0]
+
+
+def _shrunk(level: np.ndarray, free: np.ndarray, spread: float) -> np.ndarray:
+    """Return the level of the noise of each fit, as far as levels differ by more than noise makes them.
+
+    The mean of ratios of sums over few pixels is not the ratio of their means: levels that are the same had better be so.
+    """
+    level = np.log(level)
+    scatter, by_noise = float(level.var()), float(np.mean(2.0 * spread / free))
+    share = max(0.0, 1.0 - by_noise / scatter) if scatter > 0 else 0.0
+    return np.exp(level.mean() + share * (level - level.mean())) if len(level) > 1 else np.exp(level)
 
 
 def _standing_out(level: np.ndarray) -> np.ndarray:
@@ -114,31 +140,6 @@ def _standing_out(level: np.ndarray) -> np.ndarray:
     """
     low, middle = np.quantile(level, [0.1587, 0.5])
     return level > middle + 2.5 * (middle - low)
-
-
-def unabsorbed(pairs: np.ndarray, absorbed: np.ndarray) -> np.ndarray:
-    """Return the matrix (lags, lags) that takes the autocovariance of noise to the summed products of residuals.
-
-    Parameters
-    ----------
-    pairs, absorbed : array (lags,)
-        Pairs of pixels at each lag, and sums of the hat matrix along its diagonals.
-    """
-    lags = len(pairs)
-    ratio = np.clip(absorbed[-1] / absorbed[-2], 0.0, 1.0) if absorbed[-2] != 0 else 0.0
-    hat = np.r_[absorbed, absorbed[-1] * ratio ** np.arange(1, lags)]
-    twice = np.where(np.arange(lags) > 0, 2.0, 1.0)
-    power = twice * absorbed / absorbed[0] if absorbed[0] > 0 else np.zeros(lags)
-    index = np.arange(lags)
-    both = hat[np.abs(index[:, None] - index)] + np.where(index > 0, hat[index[:, None] + index], 0.0)
-    return np.diag(pairs) - 2.0 * both + np.outer(absorbed, power)
-
-
-def inflation(sums: ResidualSums, correlation: np.ndarray) -> np.ndarray:
-    """Return by what the variances of each fit (n,) grow under a correlation (lags,), on average over all that was fitted."""
-    absorbed = sums.absorbed
-    trace = np.where(absorbed[:, 0] > 0, absorbed[:, 0], 1.0)
-    return 1.0 + 2.0 * (absorbed[:, 1 : len(correlation)] @ correlation[1:]) / trace
 
 
 def positive(correlation: np.ndarray) -> np.ndarray:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betaincc, gammaincc
+from scipy.special import erfc, gammaincc
 
-from ifujax.inference.residuals import REACH, WIDTHS, ResidualSums
+from ifujax.inference.residuals import CELLS, REACH, SCANNED, WIDTHS, ResidualSums
 
-CHANCE = 0.01
+CHANCE = 0.015
 """Chance of noise alone to be called structured, at most."""
 _SIGMAS = 5.0
 _LOOKS = {"power": 5.0, "peak": 12.0, "pile": 16.0}
@@ -88,63 +88,104 @@ def structure(sums: ResidualSums, correlation: np.ndarray | None = None) -> Stru
     rho[0] = 1.0
     if correlation is not None:
         rho[: len(correlation)] = correlation[: REACH + 1]
-    lags = np.r_[rho[:0:-1], rho]
-    n, trace = sums.pairs[:, 0], np.maximum(sums.absorbed[:, 0], 1e-9)
+    absorbed = sums.absorbed
+    modes = max(float(absorbed[0]), 1e-9)
     # What a fit absorbs are smooth modes: they have the noise's power at low frequencies.
-    smooth = 1.0 + 2.0 * (sums.absorbed[:, 1:] @ rho[1:]) / trace
-    dof, total, wide = n - smooth * trace, sums.products[:, 0], float(np.sum(lags**2))
+    smooth = 1.0 + 2.0 * float(absorbed[1:] @ rho[1:]) / modes
+    n, total = sums.pairs[:, 0], sums.products[:, 0]
+    dof = n - smooth * absorbed[0]
     usable = (dof > _LEAST_DOF) & (total > 0)
-    dof, total, n = (np.where(usable, each, 1e3) for each in (dof, total, n))
-    looks = n * np.sqrt(n / _LOOKS_AT)
-    chances = []
-    for kind in ("power", "peak", "pile"):
-        each = np.ones((len(n), len(WIDTHS)))
-        for j, width in enumerate(WIDTHS):
-            if kind == "power":
-                each[:, j] = _chance_of_power(sums, j, lags, smooth, n, dof, total)
-            elif kind == "peak" and width >= 4:
+    n, dof, total = (np.where(usable, each, 1e3) for each in (n, dof, total))
+    noise = _Noise(n, dof, rho, smooth, modes)
+    power, taken = sums.power, sums.taken
+    chances = [
+        np.column_stack(
+            [noise.chance_of_power(power[:, j] / total, float(taken[j]), width, cell) for j, (width, cell) in enumerate(zip(WIDTHS, CELLS))]
+        )
+    ]
+    wide, looks = float(np.sum(noise.lags**2)), n * np.sqrt(n / _LOOKS_AT)
+    for kind in ("peak", "pile"):
+        shares, each = sums.stretch(kind)[0], []
+        for j, width in enumerate(SCANNED):
+            if kind == "peak":
                 offsets = np.arange(1, min(width, REACH + 1))
-                power = max(1.0 + 2.0 * float(np.sum((1.0 - offsets / width) * rho[offsets])), 0.05)
-                value = np.clip(sums.stretch("peak")[0][:, j] / power / total, 0.0, 1.0)
-                each[:, j] = betaincc(0.5, 0.5 * (dof - 1.0), value) * looks * _LOOKS["peak"] / width
-            elif kind == "pile" and width >= 8:
-                value, count = (part[:, j] for part in sums.stretch("pile")[:2])
-                free = np.maximum(dof - count, 1.0)
-                share = np.clip(value / total, 0.0, 1.0)
-                chance = betaincc(0.5 * np.maximum(count, 1.0) / wide, 0.5 * free / wide, share)
-                each[:, j] = chance * looks * _LOOKS["pile"] / width
-            each[:, j] = np.where(width <= _WIDEST * n, each[:, j], np.inf)
-        chances.append(each)
-    return _verdict(sums, usable, total, *chances)
+                swollen = max(1.0 + 2.0 * float(np.sum((1.0 - offsets / width) * rho[offsets])), 0.05)
+                chance = _chance_of_share(shares[:, j] / swollen, 1.0, dof - 1.0)
+            else:
+                chance = _chance_of_share(shares[:, j], width / wide, np.maximum(dof - width, 1.0) / wide)
+            each.append(chance * looks * _LOOKS[kind] / width)
+        chances.append(np.column_stack(each))
+    for each, widths in zip(chances, (WIDTHS, SCANNED, SCANNED)):
+        each[np.array(widths) > _WIDEST * n[:, None]] = np.inf
+    return _verdict(sums, usable, *chances)
 
 
-def _chance_of_power(
-    sums: ResidualSums, j: int, lags: np.ndarray, smooth: np.ndarray, n: np.ndarray, dof: np.ndarray, total: np.ndarray
-) -> np.ndarray:
-    """Return the chance of the summed power in stretches of one width.
+@dataclass(frozen=True)
+class _Noise:
+    """Noise of a known autocorrelation in residuals of `n` pixels with `dof` degrees of freedom, arrays over fits.
 
-    Its ratio to chi2 is one of quadratic forms: mean and variance from the traces of their matrices, and a gamma distribution
-    of these (Satterthwaite 1946, Biometrics Bulletin 2, 110).
+    `modes` smooth modes have been taken off, in which the noise has `smooth` times its mean power.
     """
-    width = WIDTHS[j]
-    triangle = width - np.abs(np.arange(-width + 1.0, width))
-    both, again = np.convolve(triangle, lags), np.convolve(lags, lags)
-    own = triangle[width - 1 : width - 1 + REACH + 1] if width > REACH else np.r_[triangle[width - 1 :], np.zeros(REACH + 1 - width)]
-    weights = own * np.r_[1.0, np.full(REACH, 2.0)] * lags[REACH:]
-    taken = smooth * sums.taken[:, j]
-    trace = np.maximum(sums.pairs @ weights - taken, 1e-6 * n)
-    modes = np.maximum(sums.absorbed[:, 0], 1e-9)
-    square = np.maximum(_trace_of_product(n, both, both) - taken**2 / modes, trace**2 / dof)
-    cross = np.maximum(_trace_of_product(n, triangle, again) - taken * smooth, trace)
-    own_square = np.maximum(_trace_of_product(n, lags, lags) - smooth**2 * modes, 1.0)
-    mean = trace / dof
-    variance = 2.0 * (square / dof**2 - 2.0 * trace * cross / dof**3 + trace**2 * own_square / dof**4)
-    variance = np.maximum(variance, 1e-12 * mean**2)
-    shape = mean**2 / variance
-    return gammaincc(shape, np.maximum(sums.power[:, j] / total, 0.0) * mean / variance) * _LOOKS["power"]
+
+    n: np.ndarray
+    dof: np.ndarray
+    rho: np.ndarray
+    smooth: float
+    modes: float
+
+    @property
+    def lags(self) -> np.ndarray:
+        """Autocorrelation at lags on both sides."""
+        return np.r_[self.rho[:0:-1], self.rho]
+
+    def chance_of_power(self, ratio: np.ndarray, taken: float, width: int, cell: int) -> np.ndarray:
+        """Return the chance of the summed power in stretches of one width, as a ratio to chi2.
+
+        A ratio of quadratic forms: mean and variance from the traces of their matrices, and a gamma distribution of these
+        (Satterthwaite 1946, Biometrics Bulletin 2, 110).
+        """
+        count = width // cell
+        triangle = count - np.abs(np.arange(-count + 1.0, count))
+        box = cell - np.abs(np.arange(-cell + 1.0, cell))
+        cells = _in_cells(np.convolve(self.lags, box), cell)
+        n = self.n / cell
+        taken *= self.smooth
+        trace = np.maximum(_trace(n, triangle, cells) - taken, 1e-6 * self.n)
+        both = np.convolve(triangle, cells)
+        square = np.maximum(_trace(n, both, both) - taken**2 / self.modes, trace**2 / self.dof)
+        twice = _in_cells(np.convolve(np.convolve(self.lags, self.lags), box), cell)
+        cross = np.maximum(_trace(n, triangle, twice) - taken * self.smooth, trace)
+        own = np.maximum(_trace(self.n, self.lags, self.lags) - self.smooth**2 * self.modes, 1.0)
+        mean = trace / self.dof
+        variance = 2.0 * (square / self.dof**2 - 2.0 * trace * cross / self.dof**3 + trace**2 * own / self.dof**4)
+        variance = np.maximum(variance, 1e-12 * mean**2)
+        return gammaincc(mean**2 / variance, np.maximum(ratio, 0.0) * mean / variance) * _LOOKS["power"]
 
 
-def _trace_of_product(n: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _chance_of_share(share: np.ndarray, own: float, others: np.ndarray) -> np.ndarray:
+    """Return the chance that so large a share of chi2 falls to `own` degrees of freedom of it rather than to the `others`.
+
+    By Paulson's (1942, Ann. Math. Stat. 13, 233) approximation of the F distribution, and for a single one by that of Student's t
+    that goes with it: scan statistics need no more.
+    """
+    share = np.clip(share, 0.0, 1.0 - 1e-9)
+    ratio = share / (1.0 - share) * others / own
+    if own == 1.0:
+        z = np.sqrt(ratio) * (1.0 - 0.25 / others) / np.sqrt(1.0 + 0.5 * ratio / others)
+        return erfc(z / np.sqrt(2.0))
+    root, a, b = np.cbrt(ratio), 2.0 / (9.0 * own), 2.0 / (9.0 * others)
+    z = ((1.0 - b) * root - (1.0 - a)) / np.sqrt(b * root**2 + a)
+    return 0.5 * erfc(z / np.sqrt(2.0))
+
+
+def _in_cells(diagonals: np.ndarray, cell: int) -> np.ndarray:
+    """Return every `cell`-th of some diagonals, the main one in the middle."""
+    middle = len(diagonals) // 2
+    reach = middle // cell
+    return diagonals[middle - reach * cell : middle + reach * cell + 1 : cell]
+
+
+def _trace(n: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return the traces of products of two symmetric Toeplitz matrices of sizes `n`, given by their diagonals, the main one in
     the middle."""
     reach = min(len(one), len(other)) // 2
@@ -152,19 +193,20 @@ def _trace_of_product(n: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.n
     return np.maximum(n[:, None] - np.abs(np.arange(-reach, reach + 1)), 0.0) @ (a * b)
 
 
-def _verdict(
-    sums: ResidualSums, usable: np.ndarray, total: np.ndarray, power: np.ndarray, peak: np.ndarray, pile: np.ndarray
-) -> Structure:
+def _verdict(sums: ResidualSums, usable: np.ndarray, power: np.ndarray, peak: np.ndarray, pile: np.ndarray) -> Structure:
     """Gather the chances (n, widths) of the kinds of statistic into one."""
     local = np.concatenate([peak, pile], axis=1)
     best = np.argmin(local, axis=1)[:, None]
-    parts = [np.concatenate(both, axis=1) for both in zip(sums.stretch("peak"), sums.stretch("pile"))]
-    _, count, squares, first = (np.take_along_axis(part, best, axis=1)[:, 0] for part in parts)
+    share, first = (
+        np.take_along_axis(np.concatenate(both, axis=1), best, axis=1)[:, 0]
+        for both in zip(sums.stretch("peak"), sums.stretch("pile"))
+    )
+    count = np.tile(np.array(SCANNED, dtype=float), 2)[best[:, 0]]
     chance = np.minimum(power.min(axis=1), local.min(axis=1))
     known = usable & np.isfinite(chance)
-    share = squares / total
 
     def told(values: np.ndarray) -> np.ndarray:
         return np.where(known, values, np.nan)
 
-    return Structure(told(np.minimum(chance, 1.0)), known & (pile.min(axis=1) < CHANCE), told(np.maximum(first, 0.0)), told(count), told(share))
+    piled = known & (pile.min(axis=1) < CHANCE)
+    return Structure(told(np.minimum(chance, 1.0)), piled, told(first), told(count), told(share))

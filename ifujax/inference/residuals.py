@@ -1,13 +1,13 @@
 """Sums over the residuals of fits along their pixels: what tells noise from structure, small enough to be kept of every fit.
 
 Residuals leave the device as these sums alone. They are taken of whitened residuals (divided by their errors), clipped at 4
-standard deviations of their own so that single outliers weigh little. Noise of which a fit has taken its part has the
-covariance M R M with M = 1 - H and the hat matrix H = J C J^T; the sums of H say how much is missing.
+standard deviations of their own so that single outliers weigh little. What a fit has taken of the noise is worked out for few
+fits of a batch, which stand for the others: with the hat matrix H = J C J^T residuals of noise with the covariance R have
+``(1 - H) R (1 - H)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -17,91 +17,159 @@ from jax import Array
 REACH = 8
 """Pixels up to which correlation is measured."""
 WIDTHS = (2, 4, 8, 16, 32, 64)
-"""Widths of stretches that are looked at, pixels: each twice the one before."""
+"""Widths of stretches whose summed power is looked at, pixels."""
+CELLS = (1, 1, 1, 4, 4, 8)
+"""Pixels of which the residuals are added up first, for each width."""
+SCANNED = (4, 8, 16, 32, 64)
+"""Widths of the stretches of which the worst is looked for."""
+STEPS = (2, 2, 4, 4, 4)
+"""Pixels from one such stretch to the next."""
 _CLIP = 4.0
-_PER_LAG = ("pairs", "products", "absorbed")
-_PER_WIDTH = ("power", "taken", "peak", "peak_at", "peak_count", "peak_sum", "pile", "pile_at", "pile_count")
-N_SUMS = len(_PER_LAG) * (REACH + 1) + len(_PER_WIDTH) * len(WIDTHS)
+_LAG_PAIRS = np.triu_indices(REACH + 1)
+_SIZES = {
+    "pairs": REACH + 1,
+    "products": REACH + 1,
+    "wide_power": 3,
+    "peak": len(SCANNED),
+    "peak_at": len(SCANNED),
+    "pile": len(SCANNED),
+    "pile_at": len(SCANNED),
+    "absorbed": REACH + 1,
+    "taken": len(WIDTHS),
+    "hidden": len(_LAG_PAIRS[0]),
+}
+_ENDS = np.cumsum([0, *_SIZES.values()])
+_PARTS = {name: slice(int(a), int(b)) for name, a, b in zip(_SIZES, _ENDS, _ENDS[1:])}
+N_SUMS = int(_ENDS[-1])
 """Numbers kept of a fit."""
 
 
-def residual_sums(residual: Array, used: Array, columns: Sequence[Array], covariance: Array) -> Array:
-    """Return the sums of a batch of fits, (batch, `N_SUMS`), in the order that `ResidualSums` reads.
+def residual_sums(residual: Array, used: Array) -> Array:
+    """Return the sums over the residuals of a batch of fits, in the order that `ResidualSums` reads, but for the last three.
 
     Parameters
     ----------
     residual : array (batch, n_pix)
         Whitened; 0 where a pixel is masked.
-    used : array (batch, n_pix)
-        1 for pixels that count, else 0.
-    columns : sequence of array (batch, n_pix)
-        Whitened slopes of the model by everything that was fitted.
-    covariance : array (batch, m, m)
-        Of what was fitted.
+    used : bool array (batch, n_pix)
+        Pixels that count.
     """
+    used = used.astype(jnp.float32)
     count = jnp.maximum(jnp.sum(used, axis=1, keepdims=True), 1.0)
     spread = jnp.sqrt(jnp.sum(residual * residual, axis=1, keepdims=True) / count)
-    residual = jnp.clip(residual, -_CLIP * spread, _CLIP * spread)
-    room = [(0, 0), (0, WIDTHS[-1])]
-    # Zeros behind the last pixel: whatever is moved round the end meets nothing.
-    residual, used = jnp.pad(residual, room), jnp.pad(used, room)
-    slopes = jnp.pad(jnp.stack(columns, axis=1), [(0, 0), *room]) if columns else jnp.zeros((len(residual), 0, used.shape[1]))
-    spread_slopes = jnp.einsum("bij,bjp->bip", covariance, slopes)
-    sums = {
-        "pairs": [jnp.sum(used * _moved(used, k), axis=1) for k in range(REACH + 1)],
-        "products": [jnp.sum(residual * _moved(residual, k), axis=1) for k in range(REACH + 1)],
-        "absorbed": [jnp.einsum("bip,bip->b", spread_slopes, _moved(slopes, k)) for k in range(REACH + 1)],
-    }
-    sums |= {name: [] for name in _PER_WIDTH}
-    total, square, filled = residual, residual * residual, used
-    own, others, half = slopes, spread_slopes, 1
-    for _ in WIDTHS:
-        total, square, filled, own, others = (each + _moved(each, half) for each in (total, square, filled, own, others))
+    # In units of their own: single precision then has room for any.
+    whole = jnp.where(spread > 0, residual / jnp.where(spread > 0, spread, 1.0), 0.0).astype(jnp.float32)
+    whole = jnp.clip(whole, -_CLIP, _CLIP)
+    room = -whole.shape[1] % 8
+    if room:
+        whole = jnp.pad(whole, [(0, 0), (0, room)])
+    products = _products(whole, REACH + 1)
+    cells = {2: _added(whole, 2), 4: _added(whole, 4), 8: _added(whole, 8)}
+    squares = {size: _added(whole * whole, size) for size in (2, 4)}
+    in_cells = {size: _products(cells[size], 8) for size in (4, 8)}
+    powers = [_triangle(in_cells[cell], width // cell) for width, cell in zip(WIDTHS, CELLS) if cell > 1]
+    total = jnp.maximum(products[0], 1e-30)
+    found: dict[str, list[Array]] = {"peak": [], "peak_at": [], "pile": [], "pile_at": []}
+    for width, step in zip(SCANNED, STEPS):
+        sums, piles = (_slid(each[step], width // step) for each in (cells, squares))
+        for name, value in (("peak", sums * sums / width), ("pile", piles)):
+            share, at = _highest(value / total[:, None])
+            found[name].append(share)
+            found[f"{name}_at"].append(at)
+    level = (spread[:, 0] ** 2).astype(residual.dtype)
+    scaled = [each.astype(residual.dtype) * level for each in (*products, *powers)]
+    shares = [each.astype(residual.dtype) for each in sum(found.values(), [])]
+    return jnp.stack([each.astype(residual.dtype) for each in _products(used, REACH + 1)] + scaled + shares, axis=1)
+
+
+def _products(values: Array, lags: int) -> list[Array]:
+    """Return the sums of products of each row with itself, moved by 0, 1, ... pixels."""
+    n = values.shape[1]
+    return [jnp.sum(values[:, : n - k] * values[:, k:], axis=1) if k < n else jnp.zeros(len(values)) for k in range(lags)]
+
+
+def _triangle(products: list[Array], width: int) -> Array:
+    """Return the sum of the squared sums over all stretches of a width, from products at lags."""
+    total = width * products[0]
+    for k in range(1, width):
+        total = total + 2.0 * (width - k) * products[k]
+    return total
+
+
+def _added(values: Array, size: int) -> Array:
+    """Return sums over cells of neighbouring pixels."""
+    return jnp.sum(values.reshape(len(values), -1, size), axis=2)
+
+
+def _slid(cells: Array, count: int) -> Array:
+    """Return the sums over `count` cells, a power of two, at every cell; beyond the last there are none."""
+    n, half = cells.shape[1], 1
+    while half < count:
+        cells = cells + jnp.pad(cells[:, half:], [(0, 0), (0, half)])[:, :n]
         half *= 2
-        sums["power"].append(jnp.sum(total * total, axis=1))
-        sums["taken"].append(jnp.einsum("bip,bip->b", own, others))
-        enough = filled >= 0.5 * half
-        height = jnp.where(enough, total * total / jnp.maximum(filled, 1.0), 0.0)
-        for kind, what in (("peak", height), ("pile", jnp.where(enough, square, 0.0))):
-            at = jnp.argmax(what, axis=1)
-            sums[kind].append(_at(what, at))
-            sums[f"{kind}_at"].append(at.astype(residual.dtype))
-            sums[f"{kind}_count"].append(_at(filled, at))
-            if kind == "peak":
-                sums["peak_sum"].append(_at(square, at))
-    return jnp.stack([each for name in (*_PER_LAG, *_PER_WIDTH) for each in sums[name]], axis=1)
+    return cells
 
 
-def _moved(array: Array, by: int) -> Array:
-    """Return the array with pixel p + `by` at p."""
-    return jnp.roll(array, -by, axis=-1) if by else array
+def _highest(shares: Array) -> tuple[Array, Array]:
+    """Return the highest of each row of numbers between 0 and 1, and where it is: as one maximum of whole numbers, which is
+    far cheaper than a search."""
+    n = shares.shape[1]
+    bits = max(int(n - 1).bit_length(), 1)
+    largest = 2.0 ** (30 - bits)
+    keys = (jnp.clip(shares, 0.0, 1.0) * (largest - 1.0)).astype(jnp.int32) * (1 << bits) + jnp.arange(n, dtype=jnp.int32)
+    best = jnp.max(keys, axis=1)
+    return (best >> bits).astype(jnp.float32) / (largest - 1.0), (best & ((1 << bits) - 1)).astype(jnp.float32)
 
 
-def _at(array: Array, index: Array) -> Array:
-    return jnp.take_along_axis(array, index[:, None], axis=1)[:, 0]
+def absorption(slopes: np.ndarray, covariance: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Return what one fit takes of the noise: the last three kinds of sums of `ResidualSums`.
+
+    Parameters
+    ----------
+    slopes : array (m, n_pix)
+        Whitened slopes of the model by everything that was fitted; 0 where a pixel is masked.
+    covariance : array (m, m)
+        Of what was fitted.
+    used : bool array (n_pix,)
+    """
+    spread, n = covariance @ slopes, slopes.shape[1]
+    room = [(0, 0), (REACH, REACH)]
+    slopes_roomy, spread_roomy = np.pad(slopes, room), np.pad(spread, room)
+
+    def moved(array: np.ndarray, by: int) -> np.ndarray:
+        return array[:, REACH + by : REACH + by + n]
+
+    absorbed = [float((spread * moved(slopes_roomy, k)).sum()) for k in range(REACH + 1)]
+    taken = [_taken(slopes, spread, width, cell) for width, cell in zip(WIDTHS, CELLS)]
+    # Sums along diagonals of H T + T H - H T H, T noise that is correlated at lags l and -l alone, halved.
+    both, others = (np.stack([moved(a, k) + moved(a, -k) for k in range(REACH + 1)]) for a in (slopes_roomy, spread_roomy))
+    single = 0.5 * (others * used).reshape(REACH + 1, -1) @ both.reshape(REACH + 1, -1).T
+    hats = 0.5 * np.einsum("ij,kjl->kil", covariance, np.einsum("ip,kjp->kij", slopes, both))
+    double = np.einsum("kij,lji->kl", hats, hats)
+    return np.concatenate([absorbed, taken, (single - double)[_LAG_PAIRS]])
+
+
+def _taken(slopes: np.ndarray, spread: np.ndarray, width: int, cell: int) -> float:
+    room = [(0, 0), (0, -slopes.shape[1] % cell)]
+    a, b = (np.pad(each, room).reshape(len(each), -1, cell).sum(axis=2) for each in (slopes, spread))
+    total = width // cell * (a * b).sum()
+    for k in range(1, width // cell):
+        total += (width // cell - k) * ((a[:, k:] * b[:, :-k]).sum() + (b[:, k:] * a[:, :-k]).sum())
+    return float(total)
 
 
 @dataclass(frozen=True)
 class ResidualSums:
-    """Sums over the residuals of fits, (n, `N_SUMS`), by name.
-
-    Attributes
-    ----------
-    array : array (n, N_SUMS)
-        NaN for fits that failed.
-    n_pix : int
-        Pixels of a spectrum. What began before the first pixel is counted from there.
-    """
+    """Sums over the residuals of fits, (n, `N_SUMS`), by name. NaN for fits that failed."""
 
     array: np.ndarray
-    n_pix: int
+
+    def of(self, rows: np.ndarray) -> ResidualSums:
+        """Return some rows."""
+        return ResidualSums(self.array[rows])
 
     def _part(self, name: str) -> np.ndarray:
-        if name in _PER_LAG:
-            first, size = _PER_LAG.index(name) * (REACH + 1), REACH + 1
-        else:
-            first, size = len(_PER_LAG) * (REACH + 1) + _PER_WIDTH.index(name) * len(WIDTHS), len(WIDTHS)
-        return np.asarray(self.array[:, first : first + size], dtype=np.float64)
+        return np.asarray(self.array[:, _PARTS[name]], dtype=np.float64)
 
     @property
     def pairs(self) -> np.ndarray:
@@ -114,22 +182,18 @@ class ResidualSums:
         return self._part("products")
 
     @property
-    def absorbed(self) -> np.ndarray:
-        """(n, lags) sums of the hat matrix along each of its diagonals."""
-        return self._part("absorbed")
-
-    @property
     def power(self) -> np.ndarray:
-        """(n, widths) sums of the squared sums over all stretches of each width."""
-        return self._part("power")
+        """(n, widths) sums of the squared sums over all stretches of each width, of whole cells."""
+        products = self.products
+        narrow = [
+            width * products[:, 0] + 2.0 * products[:, 1:width] @ (width - np.arange(1.0, width))
+            for width, cell in zip(WIDTHS, CELLS)
+            if cell == 1
+        ]
+        return np.column_stack([*narrow, self._part("wide_power")])
 
-    @property
-    def taken(self) -> np.ndarray:
-        """(n, widths) what is missing of `power` by the fit, for independent noise of variance 1."""
-        return self._part("taken")
-
-    def stretch(self, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return the highest stretch of each width, (n, widths) each.
+    def stretch(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the highest stretch of each of the scanned widths, (n, widths) each.
 
         Parameters
         ----------
@@ -138,10 +202,39 @@ class ResidualSums:
 
         Returns
         -------
-        value, count, squares, first : array (n, widths)
-            The value; how many pixels it holds; their sum of squares; and its first pixel, negative before the spectrum.
+        share, first : array
+            Its value as a share of all squared residuals, and its first pixel.
         """
-        value = self._part(kind)
-        squares = self._part("peak_sum") if kind == "peak" else value
-        at = self._part(f"{kind}_at")
-        return value, self._part(f"{kind}_count"), squares, np.where(at >= self.n_pix, at - self.n_pix - WIDTHS[-1], at)
+        return self._part(kind), self._part(f"{kind}_at") * np.array(STEPS)
+
+    def _typical(self, name: str) -> np.ndarray:
+        """Return the mean of what was worked out for few fits."""
+        known = np.isfinite(self.array[:, _PARTS["absorbed"].start]) & (self.array[:, _PARTS["absorbed"].start] > 0)
+        return self._part(name)[known].mean(axis=0) if known.any() else np.zeros(_SIZES[name])
+
+    @property
+    def absorbed(self) -> np.ndarray:
+        """(lags,) sums of a fit's hat matrix along its diagonals, the first of them the number of parameters."""
+        return self._typical("absorbed")
+
+    @property
+    def taken(self) -> np.ndarray:
+        """(widths,) what is missing of `power` by a fit, for independent noise of variance 1."""
+        return self._typical("taken")
+
+    @property
+    def hidden(self) -> np.ndarray:
+        """(lags, lags) what a fit takes of the products at each lag, of noise that is correlated at each lag alone: at lags l
+        and -l together, halved."""
+        matrix = np.zeros((REACH + 1, REACH + 1))
+        matrix[_LAG_PAIRS] = self._typical("hidden")
+        return matrix + np.triu(matrix, 1).T
+
+
+def with_absorption(sums: np.ndarray, known: dict[int, np.ndarray]) -> np.ndarray:
+    """Return the array of `ResidualSums` from what `residual_sums` gave, (n, sums), and `absorption` of some rows."""
+    found = np.zeros((len(sums), N_SUMS), np.float32)
+    found[:, : sums.shape[1]] = sums
+    for row, values in known.items():
+        found[row, sums.shape[1] :] = values
+    return found

@@ -19,12 +19,15 @@ from ifujax.inference.observations import Observations, spread_axes
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
+from ifujax.inference.residuals import absorption, with_absorption
 from ifujax.inference.results import FitResult
 from ifujax.inference.uncertainty import Derived, finish, user_covariance
 
 Progress = Callable[[str, int, int], None]
 _STEPS = {False: (5, 3), True: (2, 2)}
 """Iterations of the first and of later rounds: from a start, or from where float32 ended."""
+_ABSORPTIONS = 16
+"""Fits of a batch of which it is worked out what they take of the noise."""
 _COMPILED: set[Any] = set()
 
 
@@ -209,8 +212,18 @@ class Runner:
             warn=warn,
             n_free=n_free,
             x=blank(best["x"]),
-            residuals=blank(end["residuals"]) if "residuals" in end else None,
+            residuals=blank(self._residuals(end, size, ~lost)) if "residuals" in end else None,
         )
+
+    def _residuals(self, end: dict[str, Any], size: int, sound: np.ndarray) -> np.ndarray:
+        """Return the sums over residuals, and of some of the fits what they take of the noise."""
+        known = {}
+        for block in np.unique(np.linspace(0, len(end["slopes"]) - 1, _ABSORPTIONS).round().astype(int)):
+            row = block * size
+            if sound[row] and np.isfinite(end["covariance"][block]).all():
+                used = self.obs.ivar[row] > 0
+                known[int(row)] = absorption(end["slopes"][block], end["covariance"][block], used)
+        return with_absorption(end["residuals"], known)
 
     def _at_bound(self, x: np.ndarray) -> np.ndarray:
         """Whether a parameter lies on the edge of its box."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from ifujax.errors import IfujaxWarning
 from ifujax.inference import status as bits
-from ifujax.inference.correlation import MANY, Autocorrelation, inflation, pooled
+from ifujax.inference.correlation import MANY, Autocorrelation, pooled
 from ifujax.inference.goodness import Structure, chi2_far_from_1, structure
 from ifujax.inference.residuals import ResidualSums
 
@@ -47,17 +47,17 @@ class WorstStretch:
     chance: np.ndarray
 
 
-def sums_of(fitter: ChunkFitter, found: ChunkResult) -> ResidualSums:
+def sums_of(found: ChunkResult) -> ResidualSums:
     """Return the sums over the residuals of fits; NaN where they failed."""
     array = np.where((found.status == 0)[:, None], found.residuals, np.nan)
-    return ResidualSums(array, fitter.preparation.n_pix)
+    return ResidualSums(array)
 
 
 def judged(fitter: ChunkFitter, found: ChunkResult) -> Structure:
     """Return what the residuals show beside noise; correlation that the whole cube has is noise."""
     known = fitter.pooled
     alone = known is None or not known.significant or (known.n_fits < MANY and fitter.config.fit.noise != "correlated")
-    return structure(sums_of(fitter, found), None if alone or known is None else known.local)
+    return structure(sums_of(found), None if alone or known is None else known.local)
 
 
 def worst_stretch(fitter: ChunkFitter, found: ChunkResult, shape: tuple[int, int]) -> WorstStretch:
@@ -80,9 +80,8 @@ def noise_scale(fitter: ChunkFitter, found: ChunkResult) -> np.ndarray:
     mode, dof = fitter.config.fit.noise, fitter.dof(found.n_good)
     if mode == "given":
         return np.ones(len(found.chi2))
-    if fitter.correlation is not None:
-        sums = sums_of(fitter, found)
-        dof = found.n_good - sums.absorbed[:, 0] * inflation(sums, fitter.correlation)
+    if fitter.correlation is not None and fitter.pooled is not None:
+        dof = found.n_good - fitter.n_free * fitter.pooled.growth(fitter.correlation)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.sqrt(np.where(dof > 0, found.chi2 / dof, np.nan))
 
@@ -132,7 +131,7 @@ class NoiseStep:
         """Return a fitter that knows the noise, and the fits with their final errors."""
         if fitter.config.fit.fixed or fitter.config.fit.ifscube_compat:
             return fitter, collected
-        fitter = fitter.with_noise(pooled(sums_of(fitter, collected.of(self.rows))))
+        fitter = fitter.with_noise(pooled(sums_of(collected.of(self.rows))))
         if left_out(fitter):
             _tell(fitter)
         if fitter.config.fit.noise != "correlated":
