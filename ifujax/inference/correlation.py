@@ -25,6 +25,8 @@ _ENOUGH = 4000
 _LEAST_POWER = 0.02
 """Share of the mean power that noise has at every frequency: sums of few lags may have less than none."""
 _TAIL = 3
+_ORDER = 12
+"""Pixels before that a pixel is compared with, at least: the filter of noise that was interpolated half way has a long tail."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def whitening(correlation: np.ndarray, used: np.ndarray) -> np.ndarray:
     -------
     array (n, n_pix, order + 1)
     """
-    order = 2 * (len(correlation) - 1)
+    order = max(_ORDER, 2 * (len(correlation) - 1))
     lags = np.zeros(order + 1)
     lags[: len(correlation)] = correlation
     matrix = lags[np.abs(np.subtract.outer(np.arange(order + 1), np.arange(order + 1)))]

@@ -67,8 +67,8 @@ def _nothing_to_sample(noiseless: np.ndarray, fitted: np.ndarray, where: Where) 
     """Say what spaxels lack: a fit, or, of `noiseless` ones, only the noise."""
     if noiseless.any():
         return DataError(
-            "spaxels to sample must have a reduced chi2 above 0, whose root is the scale of the noise with scale_errors; got "
-            f"none in {int(noiseless.sum())} that were fitted. Fit without scale_errors, or with fewer parameters."
+            "spaxels to sample must have a reduced chi2 above 0, whose root is the scale of the noise unless noise is 'given'; "
+            f"got none in {int(noiseless.sum())} that were fitted. Fit with noise='given', or with fewer parameters."
         )
     count = int(fitted.sum())
     known = (

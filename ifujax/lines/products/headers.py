@@ -240,6 +240,28 @@ def configuration_table(fit: CubeFit) -> fits.BinTableHDU:
     return fits.BinTableHDU.from_columns([text_column("parameters", names), text_column("values", values)], name="FITCONFIG")
 
 
+def noise_table(fit: CubeFit) -> fits.BinTableHDU:
+    """Return NOISECOR: the correlation of the noise at offsets in wavelength (pixels) and in the image (spaxels)."""
+    known = fit.noise_correlation
+    rows = [(k, 0, 0, value, error) for k, (value, error) in enumerate(zip(known.spectral, known.spectral_error))]
+    if known.spatial is not None and known.spatial_error is not None:
+        n = known.spatial.shape[0] // 2
+        rows += [
+            (0, dy, dx, known.spatial[n + dy, n + dx], known.spatial_error[n + dy, n + dx])
+            for dy in range(n + 1)
+            for dx in range(-n, n + 1)
+            if dy > 0 or dx > 0
+        ]
+    names = ("wave", "y", "x", "correlation", "error")
+    columns = [fits.Column(name, "J" if k < 3 else "D", array=np.array([row[k] for row in rows])) for k, name in enumerate(names)]
+    table = fits.BinTableHDU.from_columns(columns, name="NOISECOR")
+    table.header["INFLATE"] = (known.inflation, "errors grow by, on average, along wavelength")
+    table.header["REACH"] = (known.along.reach, "pixels of wavelength that are significant")
+    if np.isfinite(known.b):
+        table.header["SLOPE_B"] = (known.b, "noise of sums of N spaxels: 1 + b log10(N)")
+    return table
+
+
 def text_column(name: str, texts: Iterable[str], least: int = 64) -> fits.Column:
     """Return a column of strings that cuts none of them (FITS tables hold ASCII: the rest is escaped)."""
     plain = [str(text).encode("ascii", "backslashreplace").decode() for text in texts]

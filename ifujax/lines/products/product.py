@@ -28,6 +28,7 @@ from ifujax.lines.products.headers import (
     cube_header,
     fits_unit,
     map_header,
+    noise_table,
     primary_header,
     spectral_cards,
     text_column,
@@ -65,7 +66,8 @@ def write_product(
 
     Cubes: FITSPEC, VAR, FITCONT, STELLAR, MODEL, FLAGS (wave, y, x). SOLUTION (for each line: peak amplitude, velocity,
     observed sigma, then h_3, h_4 or lorentz_fwhm: see PARNAMES), FLUX_M, FLUX_D, EQW_M, EQW_D (one plane a line), each with
-    its ``_ERR``; RED_CHI, DOF, STATUS, WARN, MASK2D (y, x); tables SPECIDX, PARNAMES, FEATWL, FITCONFIG. DISP and
+    its ``_ERR``; RED_CHI, DOF, STATUS, WARN, MASK2D (y, x); STRETCH (wavelength, width, share; y, x) of the worst
+    residuals; tables SPECIDX, PARNAMES, FEATWL, FITCONFIG, NOISECOR. DISP and
     MC_RUNS (realisation, plane, y, x) after Monte Carlo runs,
     VWIDTH_M, VWIDTH_D and VWIDTH_I where ``[velocity_width]`` asks for them.
 
@@ -266,8 +268,16 @@ def _images(fit: CubeFit) -> tuple[list[fits.ImageHDU], list[fits.ImageHDU]]:
     bit_cards(warn.header, WARN_FLAGS, "nothing to say")
     skipped = ((fit.status & SKIPPED.value) != 0).astype(np.uint8)
     theirs += [status, _image(fit, "MASK2D", skipped, "1 = skipped")]
-    ours += [warn, _image(fit, "DOF", fit.dof, "degrees of freedom")]
+    ours += [warn, _image(fit, "DOF", fit.dof, "degrees of freedom"), *noise_images(fit)]
     return theirs, ours
+
+
+def noise_images(fit: CubeFit) -> list[fits.ImageHDU]:
+    """Return where residuals are worst."""
+    at = fit.worst_stretch
+    planes = np.stack([at.wavelength, at.width, at.share]).astype(np.float32)
+    names = ("wavelength", "width", "share of chi2")
+    return [_image(fit, "STRETCH", planes, "worst stretch of the residuals", "", names, ("Angstrom", "Angstrom", ""))]
 
 
 def parameter_planes(fit: CubeFit) -> list[tuple[str, str]]:
@@ -351,4 +361,4 @@ def _tables(fit: CubeFit) -> list[fits.BinTableHDU]:
         ],
         name="FEATWL",
     )
-    return [index, parameters, features, *fit.cube.tables.values(), configuration_table(fit)]
+    return [index, parameters, features, *fit.cube.tables.values(), configuration_table(fit), noise_table(fit)]
