@@ -20,6 +20,8 @@ _SIGMAS = 2.0
 _LEAST = 0.01
 """Correlation that does not matter."""
 _FEWEST_PIXELS = 40
+_WEAKEST = 200
+"""Fits that say it, if they have to: no fewer of them than a quarter of all."""
 _ENOUGH = 4000
 """Fits that say it well enough, of however many."""
 _LEAST_POWER = 0.02
@@ -79,14 +81,25 @@ class Autocorrelation:
         return self.reach > 0
 
 
-def pooled(sums: ResidualSums) -> Autocorrelation:
+def pooled(sums: ResidualSums, signal: np.ndarray | None = None) -> Autocorrelation:
     """Return the autocorrelation of the noise of many fits together, each in units of its own noise.
 
-    Fits whose chi2 is piled up in one place, or stands out, are left out where others suffice: what a model does not describe
-    shows where the signal is strong, noise everywhere.
+    What a model does not describe shows where the signal is strong, noise everywhere: where there are enough of them, the fits
+    with the weakest signal count, without those whose chi2 is piled up in one place or stands out.
+
+    Parameters
+    ----------
+    sums : ResidualSums
+    signal : array (n,), optional
+        How strong the signal of each fit is, in units of its noise. It must be made of the fit: estimates are independent of
+        residuals, so that choosing by them favours no correlation.
     """
     hidden, absorbed = sums.hidden, sums.absorbed
-    sums = sums.of(np.flatnonzero((sums.products[:, 0] > 0) & (sums.pairs[:, 0] - absorbed[0] >= _FEWEST_PIXELS)))
+    rows = np.flatnonzero((sums.products[:, 0] > 0) & (sums.pairs[:, 0] - absorbed[0] >= _FEWEST_PIXELS))
+    if signal is not None and len(rows) > _WEAKEST:
+        strength = np.where(np.isfinite(signal[rows]), signal[rows], 0.0)
+        rows = np.sort(rows[np.argsort(strength, kind="stable")[: max(_WEAKEST, len(rows) // 4)]])
+    sums = sums.of(rows)
     if len(sums.array) > _ENOUGH:
         sums = sums.of(np.linspace(0, len(sums.array) - 1, _ENOUGH).round().astype(int))
     for keep in (lambda: ~structure(sums).piled, lambda: ~_standing_out(_level(sums))):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 MATTERS = 1.05
 """By what correlation must multiply errors to be worth a bit and a sentence."""
-STRUCTURE = ("wavelength", "width", "share")
-"""What is said of the worst stretch of residuals: its middle and its width (rest Angstrom), and its part of chi2."""
+LEAST = 0.05
+"""Correlation of neighbours that resampled pixels have at least; less of it may be misfits that all spaxels share."""
 
 Keep = Callable[[str, "Callable[[], ChunkResult]"], "ChunkResult"]
 
@@ -51,6 +51,13 @@ def sums_of(found: ChunkResult) -> ResidualSums:
     """Return the sums over the residuals of fits; NaN where they failed."""
     array = np.where((found.status == 0)[:, None], found.residuals, np.nan)
     return ResidualSums(array)
+
+
+def signal_of(fitter: ChunkFitter, found: ChunkResult) -> np.ndarray:
+    """Return the largest signal to noise of any line of each fit, (n,); 0 where there is none."""
+    at = fitter.quantities.index("flux")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nan_to_num(np.abs(found.values[:, :, at] / found.errors[:, :, at]), posinf=0.0).max(axis=1)
 
 
 def judged(fitter: ChunkFitter, found: ChunkResult) -> Structure:
@@ -107,7 +114,9 @@ def left_out(fitter: ChunkFitter) -> bool:
     """Whether noise is correlated, errors do not allow for it, and it matters."""
     known = fitter.pooled
     wanted = fitter.config.fit.noise != "correlated" and not fitter.config.fit.ifscube_compat
-    return wanted and known is not None and known.significant and known.inflation > MATTERS
+    return (
+        wanted and known is not None and known.significant and known.inflation > MATTERS and known.local[1:].max(initial=0.0) > LEAST
+    )
 
 
 class NoiseStep:
@@ -131,9 +140,11 @@ class NoiseStep:
         """Return a fitter that knows the noise, and the fits with their final errors."""
         if fitter.config.fit.fixed or fitter.config.fit.ifscube_compat:
             return fitter, collected
-        fitter = fitter.with_noise(pooled(sums_of(collected.of(self.rows))))
+        found = collected.of(self.rows)
+        known = pooled(sums_of(found), signal_of(fitter, found))
+        fitter = fitter.with_noise(known)
         if left_out(fitter):
-            _tell(fitter)
+            _tell(known)
         if fitter.config.fit.noise != "correlated":
             return fitter, collected
         from ifujax.lines.collection import Collection
@@ -180,10 +191,7 @@ def in_words(known: Autocorrelation) -> str:
     return ", ".join(f"{value:.2f}" for value in known.values[1 : max(known.reach, 1) + 1])
 
 
-def _tell(fitter: ChunkFitter) -> None:
-    known = fitter.pooled
-    if known is None:
-        return
+def _tell(known: Autocorrelation) -> None:
     pixels = "the next pixel" if known.reach < 2 else f"the next {known.reach} pixels"
     warnings.warn(
         f"noise is correlated along wavelength ({in_words(known)} with {pixels}): errors are too small by a factor of about "
