@@ -2,7 +2,7 @@
 
 Residuals leave the device as these sums alone. They are taken of whitened residuals (divided by their errors), clipped at 4
 standard deviations of their own so that single outliers weigh little. What a fit has taken of the noise is worked out for few
-fits of a batch, which stand for the others: with the hat matrix H = J C J^T residuals of noise with the covariance R have
+fits, which stand for the others: with the hat matrix H = J C J^T residuals of noise with the covariance R have
 ``(1 - H) R (1 - H)``.
 """
 
@@ -34,18 +34,23 @@ _SIZES = {
     "peak_at": len(SCANNED),
     "pile": len(SCANNED),
     "pile_at": len(SCANNED),
-    "absorbed": REACH + 1,
-    "taken": len(WIDTHS),
-    "hidden": len(_LAG_PAIRS[0]),
 }
-_ENDS = np.cumsum([0, *_SIZES.values()])
-_PARTS = {name: slice(int(a), int(b)) for name, a, b in zip(_SIZES, _ENDS, _ENDS[1:])}
-N_SUMS = int(_ENDS[-1])
+_ABSORBED = {"absorbed": REACH + 1, "taken": len(WIDTHS), "hidden": len(_LAG_PAIRS[0])}
+_PARTS = {
+    name: slice(int(b) - size, int(b))
+    for sizes in (_SIZES, _ABSORBED)
+    for (name, size), b in zip(sizes.items(), np.cumsum([*sizes.values()]))
+}
+N_SUMS = sum(_SIZES.values())
 """Numbers kept of a fit."""
+N_ABSORBED = sum(_ABSORBED.values())
+"""Numbers that say what a fit takes of the noise."""
+SAMPLE = 16
+"""Fits for which that is worked out: they are much alike, and it is dear."""
 
 
 def residual_sums(residual: Array, used: Array) -> Array:
-    """Return the sums over the residuals of a batch of fits, in the order that `ResidualSums` reads, but for the last three.
+    """Return the sums over the residuals of a batch of fits, (batch, `N_SUMS`), in the order that `ResidualSums` reads.
 
     Parameters
     ----------
@@ -116,13 +121,13 @@ def _highest(shares: Array) -> tuple[Array, Array]:
     n = shares.shape[1]
     bits = max(int(n - 1).bit_length(), 1)
     largest = 2.0 ** (30 - bits)
-    keys = (jnp.clip(shares, 0.0, 1.0) * (largest - 1.0)).astype(jnp.int32) * (1 << bits) + jnp.arange(n, dtype=jnp.int32)
+    keys = (jnp.clip(shares, 0.0, 1.0) * (largest - 1.0)).astype(jnp.int32) * (1 << bits) + jnp.arange(n, dtype=jnp.int32)[None]
     best = jnp.max(keys, axis=1)
     return (best >> bits).astype(jnp.float32) / (largest - 1.0), (best & ((1 << bits) - 1)).astype(jnp.float32)
 
 
 def absorption(slopes: np.ndarray, covariance: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Return what one fit takes of the noise: the last three kinds of sums of `ResidualSums`.
+    """Return what one fit takes of the noise, (`N_ABSORBED`,), in the order that `ResidualSums` reads.
 
     Parameters
     ----------
@@ -160,13 +165,21 @@ def _taken(slopes: np.ndarray, spread: np.ndarray, width: int, cell: int) -> flo
 
 @dataclass(frozen=True)
 class ResidualSums:
-    """Sums over the residuals of fits, (n, `N_SUMS`), by name. NaN for fits that failed."""
+    """Sums over the residuals of fits by name, and what a typical one of them takes of the noise.
+
+    Attributes
+    ----------
+    array : array (n, N_SUMS)
+        NaN for fits that failed.
+    typical : array (N_ABSORBED,)
+    """
 
     array: np.ndarray
+    typical: np.ndarray
 
     def of(self, rows: np.ndarray) -> ResidualSums:
         """Return some rows."""
-        return ResidualSums(self.array[rows])
+        return ResidualSums(self.array[rows], self.typical)
 
     def _part(self, name: str) -> np.ndarray:
         return np.asarray(self.array[:, _PARTS[name]], dtype=np.float64)
@@ -207,34 +220,20 @@ class ResidualSums:
         """
         return self._part(kind), self._part(f"{kind}_at") * np.array(STEPS)
 
-    def _typical(self, name: str) -> np.ndarray:
-        """Return the mean of what was worked out for few fits."""
-        known = np.isfinite(self.array[:, _PARTS["absorbed"].start]) & (self.array[:, _PARTS["absorbed"].start] > 0)
-        return self._part(name)[known].mean(axis=0) if known.any() else np.zeros(_SIZES[name])
-
     @property
     def absorbed(self) -> np.ndarray:
         """(lags,) sums of a fit's hat matrix along its diagonals, the first of them the number of parameters."""
-        return self._typical("absorbed")
+        return self.typical[_PARTS["absorbed"]]
 
     @property
     def taken(self) -> np.ndarray:
         """(widths,) what is missing of `power` by a fit, for independent noise of variance 1."""
-        return self._typical("taken")
+        return self.typical[_PARTS["taken"]]
 
     @property
     def hidden(self) -> np.ndarray:
         """(lags, lags) what a fit takes of the products at each lag, of noise that is correlated at each lag alone: at lags l
         and -l together, halved."""
         matrix = np.zeros((REACH + 1, REACH + 1))
-        matrix[_LAG_PAIRS] = self._typical("hidden")
+        matrix[_LAG_PAIRS] = self.typical[_PARTS["hidden"]]
         return matrix + np.triu(matrix, 1).T
-
-
-def with_absorption(sums: np.ndarray, known: dict[int, np.ndarray]) -> np.ndarray:
-    """Return the array of `ResidualSums` from what `residual_sums` gave, (n, sums), and `absorption` of some rows."""
-    found = np.zeros((len(sums), N_SUMS), np.float32)
-    found[:, : sums.shape[1]] = sums
-    for row, values in known.items():
-        found[row, sums.shape[1] :] = values
-    return found

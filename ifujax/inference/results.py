@@ -36,6 +36,8 @@ class FitResult:
         The fitted vector itself, for `sample` and restarts.
     residuals : array (batch, sums) or None
         With ``options.residual_sums``: see `ifujax.inference.residuals.ResidualSums`.
+    absorbed : array or None
+        What the first fits of the batch take of the noise on average, for the same.
     """
 
     params: Mapping[str, np.ndarray]
@@ -54,6 +56,7 @@ class FitResult:
     n_free: int
     x: np.ndarray
     residuals: np.ndarray | None = None
+    absorbed: np.ndarray | None = None
 
     @property
     def dof(self) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,15 +20,13 @@ from ifujax.inference.observations import Observations, spread_axes
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
-from ifujax.inference.residuals import absorption, with_absorption
+from ifujax.inference.residuals import N_ABSORBED, SAMPLE, absorption
 from ifujax.inference.results import FitResult
 from ifujax.inference.uncertainty import Derived, finish, user_covariance
 
 Progress = Callable[[str, int, int], None]
 _STEPS = {False: (5, 3), True: (2, 2)}
 """Iterations of the first and of later rounds: from a start, or from where float32 ended."""
-_ABSORPTIONS = 16
-"""Fits of a batch of which it is worked out what they take of the noise."""
 _COMPILED: set[Any] = set()
 
 
@@ -48,6 +47,8 @@ class Runner:
         # jax would cast NumPy's float64 itself, but mixes up threads that do so in different precisions at once (jax 0.10).
         self.models = {name: jax.tree.map(partial(_cast_array, dtype_of(name)), model) for name in {precision, "float32"}}
         self.derived = derived
+        # How a fit got there is nothing to its end: one program for all.
+        self.at_end = replace(options, warm_up=False)
         self.space = space
         self.obs = obs
         self.dtype = dtype_of(precision)
@@ -149,7 +150,7 @@ class Runner:
                     few = np.zeros(block_size(self.obs.batch, device.platform, self.obs.n_pix), int)
                     start_x = np.zeros((len(few), state.x.shape[1]), dtype)
                     block = self.block(few, precision)
-                    jax.block_until_ready(_finish(self.models[precision], self.options, self.derived, block, start_x))
+                    jax.block_until_ready(_finish(self.models[precision], self.at_end, self.derived, block, start_x))
 
         with ThreadPoolExecutor(max_workers=min(len(jobs), 4)) as pool:
             list(pool.map(work, jobs))
@@ -170,9 +171,14 @@ class Runner:
 
         def task(rows: np.ndarray, device: Any) -> Any:
             full = padded(rows, size)
-            end = _finish(self.models[self.precision], self.options, self.derived, self.block(full, self.precision), start[full])
+            block = self.block(full, self.precision)
+            end = _finish(self.models[self.precision], self.at_end, self.derived, block, start[full])
+            sample = {name: end.pop(name) for name in ("slopes", "covariance") if name in end}
+            if rows[0] == 0:
+                first.update(jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64), sample))
             return jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64)[: len(rows)], end)
 
+        first: dict[str, Any] = {}
         parts = [result for _, result in run_blocks(task, np.arange(batch), size, self.devices, self.precision)]
         end = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         n_good = (self.obs.ivar > 0).sum(axis=1)
@@ -212,18 +218,18 @@ class Runner:
             warn=warn,
             n_free=n_free,
             x=blank(best["x"]),
-            residuals=blank(self._residuals(end, size, ~lost)) if "residuals" in end else None,
+            residuals=blank(end["residuals"]) if "residuals" in end else None,
+            absorbed=self._absorbed(first, ~lost) if first else None,
         )
 
-    def _residuals(self, end: dict[str, Any], size: int, sound: np.ndarray) -> np.ndarray:
-        """Return the sums over residuals, and of some of the fits what they take of the noise."""
-        known = {}
-        for block in np.unique(np.linspace(0, len(end["slopes"]) - 1, _ABSORPTIONS).round().astype(int)):
-            row = block * size
-            if sound[row] and np.isfinite(end["covariance"][block]).all():
-                used = self.obs.ivar[row] > 0
-                known[int(row)] = absorption(end["slopes"][block], end["covariance"][block], used)
-        return with_absorption(end["residuals"], known)
+    def _absorbed(self, first: dict[str, Any], sound: np.ndarray) -> np.ndarray:
+        """Return the mean of what the first fits take of the noise; zeros if they all failed."""
+        found = [
+            absorption(np.stack([column[row] for column in first["slopes"]]), first["covariance"][row], self.obs.ivar[row] > 0)
+            for row in range(min(SAMPLE, self.obs.batch, len(first["covariance"])))
+            if first["slopes"] and sound[row] and np.isfinite(first["covariance"][row]).all()
+        ]
+        return np.mean(found, axis=0) if found else np.zeros(N_ABSORBED)
 
     def _at_bound(self, x: np.ndarray) -> np.ndarray:
         """Whether a parameter lies on the edge of its box."""

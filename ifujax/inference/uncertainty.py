@@ -34,7 +34,7 @@ from ifujax.inference.evaluation import (
     unit_of,
 )
 from ifujax.inference.options import Options
-from ifujax.inference.residuals import residual_sums
+from ifujax.inference.residuals import SAMPLE, residual_sums
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def finish(model: Any, options: Options, derived: Derived | None, block: Block, 
     Returns a dict of arrays with a leading batch axis: ``chi2``, ``params`` and ``error`` (dicts by
     name), ``linear`` and ``linear_error``, ``own_error`` and ``correlation`` of the free parameters followed
     by the linear block (see `user_covariance`), ``unconstrained`` (bool), ``derived`` and ``derived_error``; ``residuals``,
-    and ``slopes`` and ``covariance`` of the first fit, where these are asked for.
+    and ``slopes`` and ``covariance`` of the first fits, where these are asked for.
     """
     n, n_lin = x.shape[1], n_linear(model, options)
     at = linearise(model, options, block, x)
@@ -99,9 +99,9 @@ def finish(model: Any, options: Options, derived: Derived | None, block: Block, 
     found = report(model, derived, block, x, at, everything, covariance, felt, unit) | {"chi2": chi2}
     if options.residual_sums:
         found["residuals"] = residual_sums(at.residual, block.root_weight > 0)
-        # Of one fit of each block, what it takes of the noise is worked out on the host.
-        found["slopes"] = jnp.stack(everything, axis=1)[:1] if everything else jnp.zeros((1, 0, x.shape[1]), x.dtype)
-        found["covariance"] = covariance[:1]
+        # Of few fits it is worked out on the host what they take of the noise.
+        found["slopes"] = tuple(column[:SAMPLE] for column in everything)
+        found["covariance"] = covariance[:SAMPLE]
     return found
 
 

@@ -16,7 +16,7 @@ from ifujax.inference.correlation import Autocorrelation
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace
-from ifujax.inference.residuals import N_SUMS
+from ifujax.inference.residuals import N_ABSORBED, N_SUMS
 from ifujax.inference.results import FitResult
 from ifujax.inference.uncertainty import Derived
 from ifujax.lines.config import LineFitConfig
@@ -129,6 +129,7 @@ class ChunkFitter:
     ) -> None:
         self.cube, self.config, self.frozen = cube, config, frozen
         self.pooled: Autocorrelation | None = None
+        self.absorbed = np.zeros(N_ABSORBED)
         self.precision, self.devices = precision, devices
         self.setup: Setup = prepare(config, cube.rest_edges, cube.redshift)
         self.preparation = Preparation(cube, config, self.setup, frozen)
@@ -198,10 +199,10 @@ class ChunkFitter:
         other.config = replace(self.config, fit=replace(self.config.fit, monte_carlo=0))
         return other
 
-    def with_noise(self, pooled: Autocorrelation) -> ChunkFitter:
-        """Return a fitter of the same spaxels that knows the correlation of their noise."""
+    def with_noise(self, pooled: Autocorrelation | None, absorbed: np.ndarray) -> ChunkFitter:
+        """Return a fitter of the same spaxels that knows the correlation of their noise, and what a fit takes of it."""
         other = copy(self)
-        other.pooled = pooled
+        other.pooled, other.absorbed = pooled, absorbed
         return other
 
     @property

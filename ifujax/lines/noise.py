@@ -13,7 +13,7 @@ from ifujax.errors import IfujaxWarning
 from ifujax.inference import status as bits
 from ifujax.inference.correlation import MANY, Autocorrelation, pooled
 from ifujax.inference.goodness import Structure, chi2_far_from_1, structure
-from ifujax.inference.residuals import ResidualSums
+from ifujax.inference.residuals import N_ABSORBED, SAMPLE, ResidualSums
 
 if TYPE_CHECKING:
     from ifujax.lines.chunk import ChunkFitter, ChunkResult, Progress
@@ -23,6 +23,9 @@ MATTERS = 1.05
 """By what correlation must multiply errors to be worth a bit and a sentence."""
 LEAST = 0.05
 """Correlation of neighbours that resampled pixels have at least; less of it may be misfits that all spaxels share."""
+
+_BATCH = 64
+"""A block of the engine on a CPU: fits that cost as much as fewer would."""
 
 Keep = Callable[[str, "Callable[[], ChunkResult]"], "ChunkResult"]
 
@@ -47,10 +50,21 @@ class WorstStretch:
     chance: np.ndarray
 
 
-def sums_of(found: ChunkResult) -> ResidualSums:
+def sums_of(fitter: ChunkFitter, found: ChunkResult) -> ResidualSums:
     """Return the sums over the residuals of fits; NaN where they failed."""
-    array = np.where((found.status == 0)[:, None], found.residuals, np.nan)
-    return ResidualSums(array)
+    return ResidualSums(np.where((found.status == 0)[:, None], found.residuals, np.nan), fitter.absorbed)
+
+
+def typical_absorption(fitter: ChunkFitter, rows: np.ndarray, found: ChunkResult) -> np.ndarray:
+    """Return what a fit takes of the noise, from some that lie evenly among all fitted spaxels (flat indices)."""
+    sound = np.flatnonzero(found.status == 0)
+    if not sound.size:
+        return np.zeros(N_ABSORBED)
+    # Few of them count, but a batch of another size than before would compile anew.
+    some = sound[np.linspace(0, len(sound) - 1, SAMPLE).round().astype(int)]
+    some = np.resize(some, min(max(len(rows), 1), _BATCH))
+    result = fitter.evaluate(rows[some], found.solution[some], fitter.derived)
+    return np.zeros(N_ABSORBED) if result.absorbed is None else result.absorbed
 
 
 def signal_of(fitter: ChunkFitter, found: ChunkResult) -> np.ndarray:
@@ -64,7 +78,7 @@ def judged(fitter: ChunkFitter, found: ChunkResult) -> Structure:
     """Return what the residuals show beside noise; correlation that the whole cube has is noise."""
     known = fitter.pooled
     alone = known is None or not known.significant or (known.n_fits < MANY and fitter.config.fit.noise != "correlated")
-    return structure(sums_of(found), None if alone or known is None else known.local)
+    return structure(sums_of(fitter, found), None if alone or known is None else known.local)
 
 
 def worst_stretch(fitter: ChunkFitter, found: ChunkResult, shape: tuple[int, int]) -> WorstStretch:
@@ -141,8 +155,9 @@ class NoiseStep:
         if fitter.config.fit.fixed or fitter.config.fit.ifscube_compat:
             return fitter, collected
         found = collected.of(self.rows)
-        known = pooled(sums_of(found), signal_of(fitter, found))
-        fitter = fitter.with_noise(known)
+        fitter = fitter.with_noise(None, typical_absorption(fitter, self.rows, found))
+        known = pooled(sums_of(fitter, found), signal_of(fitter, found))
+        fitter = fitter.with_noise(known, fitter.absorbed)
         if left_out(fitter):
             _tell(known)
         if fitter.config.fit.noise != "correlated":

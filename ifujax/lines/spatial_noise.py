@@ -144,7 +144,7 @@ def measured(fit: CubeFit) -> NoiseCorrelation:
         from ifujax.inference.correlation import pooled
         from ifujax.lines.noise import signal_of, sums_of
 
-        known = pooled(sums_of(fit.found), signal_of(fit.fitter, fit.found))
+        known = pooled(sums_of(fit.fitter, fit.found), signal_of(fit.fitter, fit.found))
     if fit.cube.bins is not None or min(fit.shape) == 1:
         return NoiseCorrelation(known, None, None)
     usable = (fit.found.status == 0) & ~judged(fit.fitter, fit.found).piled
