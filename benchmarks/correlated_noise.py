@@ -86,7 +86,9 @@ def muse_noise() -> list[np.ndarray]:
             common = np.nanmean(values / np.nanmedian(values, axis=0), axis=1)
             base = np.column_stack([common, common * x, common * x**2, np.ones_like(x), x])
             weight = 1 / np.nanmedian(variance, axis=1)
-            solution = np.linalg.lstsq(base * np.sqrt(weight)[:, None], np.nan_to_num(values) * np.sqrt(weight)[:, None], rcond=None)[0]
+            solution = np.linalg.lstsq(
+                base * np.sqrt(weight)[:, None], np.nan_to_num(values) * np.sqrt(weight)[:, None], rcond=None
+            )[0]
             residual = (values - base @ solution) / np.sqrt(variance)
             found.append(residual.reshape(len(part), *data.shape[1:]))
     return found
@@ -141,7 +143,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--case", help="only cases whose name holds this")
     options = parser.parse_args()
-    print(f"{THREADS} thread; share of spaxels within 1 error of the truth (68.3 % is right; +- {100 * 0.466 / options.side:.1f})")
+    print(
+        f"{THREADS} thread; share of spaxels within 1 error of the truth (68.3 % is right; +- {100 * 0.466 / options.side:.1f})"
+    )
     print(f"{'noise':24}{'errors':12}" + "".join(f"{name[:12]:>14}" for name in QUANTITIES))
     for name, parts in cases(options.pixels, options.side, options.seed).items():
         if options.case and options.case not in name:
@@ -156,7 +160,10 @@ def main() -> None:
             print(f"{name:24}{mode:12}" + "".join(f"{share:14.1f}" for share in shares), flush=True)
         print("    " + str(fit.noise_correlation).replace("\n", "\n    "))
         structured = np.mean([((fit.warn & 256) > 0).mean()])
-        print(f"    median reduced chi2 {np.nanmedian(fit.reduced_chi2):.3f}; structured residuals in {100 * structured:.1f} %", flush=True)
+        print(
+            f"    median reduced chi2 {np.nanmedian(fit.reduced_chi2):.3f}; structured residuals in {100 * structured:.1f} %",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

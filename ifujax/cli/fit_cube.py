@@ -33,7 +33,9 @@ PrecisionOption = Annotated[
 ]
 NoiseOption = Annotated[
     Literal["given", "scaled", "correlated"] | None,
-    typer.Option("--noise", help="What errors rest on: given variances; these times chi2; or correlated too. Wins over [fit] noise."),
+    typer.Option(
+        "--noise", help="What errors rest on: given variances; these times chi2; or correlated too. Wins over [fit] noise."
+    ),
 ]
 CacheOption = Annotated[
     bool, typer.Option("--no-cache", help="Don't keep compiled programs for the next run (in your cache folder).")

@@ -264,7 +264,8 @@ class Cube:
         """Return the spectrum of the spaxels whose centres lie within a circle.
 
         Bad pixels and masked spaxels are left out; in a sum they count as the mean of the others. Noise is taken as
-        independent between spaxels, unless `correlation` says otherwise. The spectrum is flagged where more than half of the pixels are bad.
+        independent between spaxels, unless `correlation` says otherwise. The spectrum is flagged where more than half of the
+        pixels are bad.
 
         Parameters
         ----------

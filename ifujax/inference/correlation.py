@@ -102,11 +102,10 @@ def pooled(sums: ResidualSums, signal: np.ndarray | None = None) -> Autocorrelat
     sums = sums.of(rows)
     if len(sums.array) > _ENOUGH:
         sums = sums.of(np.linspace(0, len(sums.array) - 1, _ENOUGH).round().astype(int))
-    for keep in (lambda: ~structure(sums).piled, lambda: ~_standing_out(_level(sums))):
-        if len(sums.array) >= 2 * MANY:
-            kept = keep()
-            if kept.sum() >= MANY:
-                sums = sums.of(kept)
+    for strange in (lambda sums: structure(sums).piled, lambda sums: _standing_out(_level(sums))):
+        kept = ~strange(sums) if len(sums.array) >= 2 * MANY else np.zeros(0, bool)
+        if kept.sum() >= MANY:
+            sums = sums.of(kept)
     n_fits = len(sums.array)
     if not n_fits:
         nothing = np.full(REACH + 1, np.nan)

@@ -44,7 +44,7 @@ class Block:
     coords: Any
     space: ParameterSpace
     coords_axes: tuple[int | None, ...]
-    correlation: Array | None = None
+    correlation: Any = None
 
 
 @partial(

@@ -100,7 +100,10 @@ def structure(sums: ResidualSums, correlation: np.ndarray | None = None) -> Stru
     power, taken = sums.power, sums.taken
     chances = [
         np.column_stack(
-            [noise.chance_of_power(power[:, j] / total, float(taken[j]), width, cell) for j, (width, cell) in enumerate(zip(WIDTHS, CELLS))]
+            [
+                noise.chance_of_power(power[:, j] / total, float(taken[j]), width, cell)
+                for j, (width, cell) in enumerate(zip(WIDTHS, CELLS))
+            ]
         )
     ]
     wide, looks = float(np.sum(noise.lags**2)), n * np.sqrt(n / _LOOKS_AT)

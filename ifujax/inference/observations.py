@@ -51,9 +51,7 @@ class Observations:
         if not np.all(ivar >= 0) or np.isinf(ivar).any():
             raise UsageError("ivar must be finite and 0 or more; got negative, NaN or infinite weights. Use 0 to mask.")
         if self.correlation is not None and np.shape(self.correlation)[:-1] not in ((), (values.shape[0],)):
-            raise UsageError(
-                f"correlation must be (lags,) or ({values.shape[0]}, lags); got shape {np.shape(self.correlation)}."
-            )
+            raise UsageError(f"correlation must be (lags,) or ({values.shape[0]}, lags); got shape {np.shape(self.correlation)}.")
         good = np.isfinite(values)
         if not good.all():
             ivar = np.where(good, ivar, 0)

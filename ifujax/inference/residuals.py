@@ -83,7 +83,7 @@ def residual_sums(residual: Array, used: Array) -> Array:
             found[f"{name}_at"].append(at)
     level = (spread[:, 0] ** 2).astype(residual.dtype)
     scaled = [each.astype(residual.dtype) * level for each in (*products, *powers)]
-    shares = [each.astype(residual.dtype) for each in sum(found.values(), [])]
+    shares = [each.astype(residual.dtype) for several in found.values() for each in several]
     return jnp.stack([each.astype(residual.dtype) for each in _products(used, REACH + 1)] + scaled + shares, axis=1)
 
 

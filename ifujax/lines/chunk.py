@@ -11,8 +11,8 @@ import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.inference import status as bits
-from ifujax.inference.least_squares import evaluate_batch, fit_batch
 from ifujax.inference.correlation import Autocorrelation
+from ifujax.inference.least_squares import evaluate_batch, fit_batch
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace

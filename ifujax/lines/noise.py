@@ -129,7 +129,11 @@ def left_out(fitter: ChunkFitter) -> bool:
     known = fitter.pooled
     wanted = fitter.config.fit.noise != "correlated" and not fitter.config.fit.ifscube_compat
     return (
-        wanted and known is not None and known.significant and known.inflation > MATTERS and known.local[1:].max(initial=0.0) > LEAST
+        wanted
+        and known is not None
+        and known.significant
+        and known.inflation > MATTERS
+        and known.local[1:].max(initial=0.0) > LEAST
     )
 
 

@@ -130,7 +130,7 @@ def _variance(picked: np.ndarray, spatial: np.ndarray) -> float:
     for dy in range(-n, n + 1):
         for dx in range(-n, n + 1):
             total += spatial[n + dy, n + dx] * float((inside * np.roll(inside, (dy, dx), axis=(0, 1))).sum())
-    return total / float(picked.sum())
+    return float(total / picked.sum())
 
 
 def measured(fit: CubeFit) -> NoiseCorrelation:

@@ -57,7 +57,9 @@ def test_sums_are_what_they_say() -> None:
         found = np.asarray(_SUMS(residual, np.broadcast_to(used, residual.shape)))
     sums = ResidualSums(found, np.zeros(N_ABSORBED))
     for k in (0, 1, 5):
-        np.testing.assert_allclose(sums.products[:, k], (residual[:, : 160 - k] * residual[:, k:]).sum(axis=1), rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(
+            sums.products[:, k], (residual[:, : 160 - k] * residual[:, k:]).sum(axis=1), rtol=1e-5, atol=1e-4
+        )
         np.testing.assert_array_equal(sums.pairs[:, k], (used[: 160 - k] & used[k:]).sum())
     total = (residual**2).sum(axis=1)
     for kind, of in (("peak", lambda part, width: part.sum() ** 2 / width), ("pile", lambda part, width: (part**2).sum())):
@@ -75,7 +77,9 @@ def test_sums_are_what_they_say() -> None:
         np.testing.assert_allclose(sums.power[:, j], power, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("n", "degree", "lines"), [(60, 1, (0.5,)), (120, 5, (0.3, 0.6)), (280, 3, (0.3, 0.4)), (1200, 3, (0.5,))])
+@pytest.mark.parametrize(
+    ("n", "degree", "lines"), [(60, 1, (0.5,)), (120, 5, (0.3, 0.6)), (280, 3, (0.3, 0.4)), (1200, 3, (0.5,))]
+)
 def test_noise_is_no_structure(n: int, degree: int, lines: tuple[float, ...]) -> None:
     """At most 2 % of fits of noise alone are called structured, of whatever length; nor are those of a wrong variance."""
     noise = 3.0 * np.random.default_rng(n).standard_normal((4000, n))

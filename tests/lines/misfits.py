@@ -69,7 +69,7 @@ def doubled(rng: Rng, v: float, s: float, f: float) -> np.ndarray:
 
 
 def step(rng: Rng, v: float, s: float, f: float) -> np.ndarray:
-    return rng.uniform(1, 6) * (WAVE > rng.uniform(6500, 6640))
+    return rng.uniform(1, 6) * (rng.uniform(6500, 6640) < WAVE)
 
 
 def sky(rng: Rng, v: float, s: float, f: float) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from dataclasses import replace
 from functools import cache
@@ -11,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from scipy.special import erf
 
 import ifujax
 from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference import status as bits
 from ifujax.lines.config import FitOptions, LineFitConfig
 from ifujax.lines.dialect import parse_config
-
-sys.path.insert(0, str(Path(__file__).parent))
-import misfits
+from tests.lines import misfits
 
 SIDE, N = 30, 120
 WAVE = 6565.0 + 1.25 * (np.arange(N) - N // 2)
@@ -44,7 +42,7 @@ def a_cube(axes: tuple[int, ...] = (0,)) -> ifujax.Cube:
     """The same spectrum everywhere: velocity 30, dispersion 110, flux 150, continuum 30; stated errors 1.3 times too small."""
     q = (np.append(WAVE - 0.625, WAVE[-1] + 0.625)[None] / np.array([*misfits.REST.values()])[:, None]) ** 2
     velocity = misfits.C * (q - 1) / (q + 1)
-    share = np.diff(0.5 * misfits.erf((velocity - 30.0) / (np.sqrt(2) * 110.0)), axis=1) / 1.25
+    share = np.diff(0.5 * erf((velocity - 30.0) / (np.sqrt(2) * 110.0)), axis=1) / 1.25
     spectrum = 150.0 * (share[1] + 0.4 * share[2] + 0.4 / 3 * share[0]) + 30.0
     noise = half_way(np.random.default_rng(9), (N, SIDE, SIDE), axes)
     return ifujax.Cube(spectrum[:, None, None] + 1.3 * noise, WAVE, np.ones(noise.shape), "variance")
@@ -60,10 +58,7 @@ def a_fit(noise: str, axes: tuple[int, ...] = (0,)) -> ifujax.CubeFit:
 def pulls(fit: ifujax.CubeFit, truth: dict[str, float]) -> dict[str, float]:
     """Scatter of values about the truth in units of their errors."""
     width = fit.velocity_width("ha")
-    found = {
-        name: (fit["ha", name] - value) / fit.error["ha", name]
-        for name, value in truth.items()
-    } | {
+    found = {name: (fit["ha", name] - value) / fit.error["ha", name] for name, value in truth.items()} | {
         "W80": (width.model.width - 2.5631031 * truth["velocity_dispersion"]) / width.model.error.width,
         "direct W80": (width.direct.width - np.nanmean(width.direct.width)) / width.direct.error.width,
     }
@@ -147,7 +142,7 @@ def test_options_have_one_mechanism() -> None:
         FitOptions(noise="white")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="ifscube_compat"):
         FitOptions(noise="correlated", ifscube_compat=True)
-    text = "[fit]\nfitting_window: 6450:6650\nfit_continuum: yes\nnoise: {}\n[ha]\nrest_wavelength: 6562.8\namplitude: 1\nvelocity: 0\nsigma: 100\n"
+    text = "[fit]\nfitting_window: 6450:6650\nnoise: {}\n[ha]\nrest_wavelength: 6562.8\namplitude: 1\nvelocity: 0\nsigma: 100\n"
     assert parse_config(text.format("correlated")).fit.noise == "correlated"
     with pytest.raises(UsageError, match="noise"):
         parse_config(text.format("white"))
@@ -186,7 +181,8 @@ def test_a_spectrum_has_its_own_correlation() -> None:
     known = fit.as_cube.noise_correlation
     assert known.spectral[1] == pytest.approx(0.5, abs=0.3)
     assert 0.05 < known.spectral_error[1] < 0.15
-    assert known.spatial is None and np.isnan(known.b)
+    assert known.spatial is None
+    assert np.isnan(known.b)
     with pytest.raises(UsageError, match="spaxels"):
         known.factor(3)
 
