@@ -63,7 +63,10 @@ class Autocorrelation:
 
     @property
     def local(self) -> np.ndarray:
-        """(reach + 1,) the same without what reaches as far as was looked: no noise of resampled pixels, but structure."""
+        """(reach + 1,) what of it may be the noise of resampled pixels, which are correlated with their neighbours: what reaches
+        as far as was looked is structure."""
+        if self.reach == REACH:
+            return np.ones(1)
         tail = max(float(np.nan_to_num(self.values[-_TAIL:]).mean()), 0.0)
         found = np.maximum(self.used - tail, 0.0) if tail > _LEAST else self.used.copy()
         found[0] = 1.0

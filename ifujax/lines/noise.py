@@ -127,14 +127,10 @@ def residual_bits(fitter: ChunkFitter, found: ChunkResult) -> np.ndarray:
 def left_out(fitter: ChunkFitter) -> bool:
     """Whether noise is correlated, errors do not allow for it, and it matters."""
     known = fitter.pooled
-    wanted = fitter.config.fit.noise != "correlated" and not fitter.config.fit.ifscube_compat
-    return (
-        wanted
-        and known is not None
-        and known.significant
-        and known.inflation > MATTERS
-        and known.local[1:].max(initial=0.0) > LEAST
-    )
+    if known is None or fitter.config.fit.noise == "correlated" or fitter.config.fit.ifscube_compat:
+        return False
+    # Of few fits nobody can tell correlated noise from misfits.
+    return known.n_fits >= MANY and known.inflation > MATTERS and known.local[1:].max(initial=0.0) > LEAST
 
 
 class NoiseStep:

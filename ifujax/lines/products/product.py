@@ -225,8 +225,8 @@ def _fill(fit: CubeFit, maps: dict[str, np.memmap], progress: Progress | None) -
             progress("write", last * nx, ny * nx)
 
 
-def _images(fit: CubeFit) -> tuple[list[fits.ImageHDU], list[fits.ImageHDU]]:
-    """Return IFSCube's image extensions in its order (scripts may count them), and those that it hasn't."""
+def _images(fit: CubeFit) -> tuple[list[fits.ImageHDU], list[Any]]:
+    """Return IFSCube's image extensions in its order (scripts may count them), and extensions that it hasn't."""
     density, flux = fits_unit(fit.cube.unit), fits_unit(fit.cube.unit, times="Angstrom")
     planes = parameter_planes(fit)
     names = [f"{line} {SPELLINGS.get(parameter, parameter)}" for line, parameter in planes]
@@ -268,16 +268,17 @@ def _images(fit: CubeFit) -> tuple[list[fits.ImageHDU], list[fits.ImageHDU]]:
     bit_cards(warn.header, WARN_FLAGS, "nothing to say")
     skipped = ((fit.status & SKIPPED.value) != 0).astype(np.uint8)
     theirs += [status, _image(fit, "MASK2D", skipped, "1 = skipped")]
-    ours += [warn, _image(fit, "DOF", fit.dof, "degrees of freedom"), *noise_images(fit)]
+    ours += [warn, _image(fit, "DOF", fit.dof, "degrees of freedom"), *noise_hdus(fit)]
     return theirs, ours
 
 
-def noise_images(fit: CubeFit) -> list[fits.ImageHDU]:
-    """Return where residuals are worst."""
+def noise_hdus(fit: CubeFit) -> list[Any]:
+    """Return where residuals are worst, and how the noise is correlated."""
     at = fit.worst_stretch
     planes = np.stack([at.wavelength, at.width, at.share]).astype(np.float32)
     names = ("wavelength", "width", "share of chi2")
-    return [_image(fit, "STRETCH", planes, "worst stretch of the residuals", "", names, ("Angstrom", "Angstrom", ""))]
+    stretch = _image(fit, "STRETCH", planes, "worst stretch of the residuals", "", names, ("Angstrom", "Angstrom", ""))
+    return [stretch, noise_table(fit)]
 
 
 def parameter_planes(fit: CubeFit) -> list[tuple[str, str]]:
@@ -361,4 +362,4 @@ def _tables(fit: CubeFit) -> list[fits.BinTableHDU]:
         ],
         name="FEATWL",
     )
-    return [index, parameters, features, *fit.cube.tables.values(), configuration_table(fit), noise_table(fit)]
+    return [index, parameters, features, *fit.cube.tables.values(), configuration_table(fit)]
