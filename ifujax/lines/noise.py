@@ -206,6 +206,11 @@ def in_words(known: Autocorrelation) -> str:
     return ", ".join(f"{value:.2f}" for value in known.values[1 : max(known.reach, 1) + 1])
 
 
+def worst_in_words(wavelength: float, width: float, share: float) -> str:
+    """Return where residuals are worst, to go behind the sentence that they are no noise."""
+    return f" (worst at {wavelength:.1f} Angstrom, {width:.3g} wide: {100 * share:.0f} % of chi2)"
+
+
 def _tell(known: Autocorrelation) -> None:
     pixels = "the next pixel" if known.reach < 2 else f"the next {known.reach} pixels"
     warnings.warn(

@@ -20,7 +20,7 @@ from ifujax.inference.status import STATUS_FLAGS, STRUCTURED_RESIDUALS, WARN_FLA
 from ifujax.inference.uncertainty import Derived
 from ifujax.lines.chunk import ChunkFitter, ChunkResult
 from ifujax.lines.config import LineFitConfig
-from ifujax.lines.noise import WorstStretch, in_words, noise_scale, worst_stretch
+from ifujax.lines.noise import WorstStretch, in_words, noise_scale, worst_in_words, worst_stretch
 from ifujax.lines.setup import Setup
 from ifujax.models.continuum import legendre_basis
 from ifujax.models.emission import EmissionSpectrum, SpectralCoords
@@ -398,7 +398,7 @@ class CubeFit:
         if flag != STRUCTURED_RESIDUALS:
             return ""
         at = self.worst_stretch
-        return f" (worst at {at.wavelength[y, x]:.1f} Angstrom, {at.width[y, x]:.3g} wide: {100 * at.share[y, x]:.0f} % of chi2)"
+        return worst_in_words(at.wavelength[y, x], at.width[y, x], at.share[y, x])
 
     @property
     def units(self) -> dict[str, str]:

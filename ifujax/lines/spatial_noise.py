@@ -160,7 +160,7 @@ def measured(fit: CubeFit) -> NoiseCorrelation:
     ny, nx = fit.shape
     for dy in range(REACH + 1):
         for dx in range(-REACH, REACH + 1):
-            if dy == 0 and dx <= 0:
+            if (dy == 0 and dx <= 0) or dy >= ny or abs(dx) >= nx:
                 continue
             here = place[: ny - dy, max(0, -dx) : nx - max(0, dx)]
             there = place[dy:, max(0, dx) : nx - max(0, -dx)]
