@@ -31,6 +31,12 @@ ChunkOption = Annotated[
 PrecisionOption = Annotated[
     Literal["float64", "float32"], typer.Option("--precision", help="float32 is for GPUs; float64 is right anywhere.")
 ]
+NoiseOption = Annotated[
+    Literal["given", "scaled", "correlated"] | None,
+    typer.Option(
+        "--noise", help="What errors rest on: given variances; these times chi2; or correlated too. Wins over [fit] noise."
+    ),
+]
 CacheOption = Annotated[
     bool, typer.Option("--no-cache", help="Don't keep compiled programs for the next run (in your cache folder).")
 ]
@@ -65,6 +71,7 @@ def fit_cube(
     select: SelectOption = None,
     threshold: ThresholdOption = None,
     candidates: CandidatesOption = False,
+    noise: NoiseOption = None,
     lock: LockOption = False,
     no_resume: NoResumeOption = False,
     device: DeviceOption = None,
@@ -116,7 +123,7 @@ def fit_cube(
     prepare(device, threads, not no_cache)
     from ifujax.lines.dialect import read_config
 
-    every = [read_config(each) for each in config]
+    every = [with_noise(read_config(each), noise) for each in config]
     settings, selection = every[0], Selection.of(every, select, threshold, candidates=candidates, maps=maps)
     plans = plan_outputs(
         cubes,
@@ -136,6 +143,14 @@ def fit_cube(
         return f"{path.name}: {line}"
 
     process_each(cubes, plans, fit, lock=lock, quiet=quiet)
+
+
+def with_noise(config: LineFitConfig, noise: Literal["given", "scaled", "correlated"] | None) -> LineFitConfig:
+    """Return a configuration with the noise that the command asks for, if it does."""
+    if noise is None:
+        return config
+    text = {**config.text, "fit.noise": noise} if config.text else config.text
+    return replace(config, fit=replace(config.fit, noise=noise, scale_errors=False), text=text)
 
 
 def fit_one(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ifujax.cli.fit_cube import CacheOption, LockOption, PrecisionOption, QuietOption, ThreadsOption
+from ifujax.cli.fit_cube import CacheOption, LockOption, NoiseOption, PrecisionOption, QuietOption, ThreadsOption, with_noise
 from ifujax.cli.inputs import read_spectrum_as
 from ifujax.cli.outputs import Outputs, plan_outputs, process_each
 from ifujax.cli.progress import ProgressReporter
@@ -33,6 +33,7 @@ def fit_spectrum(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Name of the product; wins over out_image.")
     ] = None,
+    noise: NoiseOption = None,
     lock: LockOption = False,
     threads: ThreadsOption = None,
     precision: PrecisionOption = "float64",
@@ -72,7 +73,7 @@ def fit_spectrum(
 
     if len(config) != 1:
         raise UsageError(f"--config must be given once; got {len(config)} configurations. Run the command once for each.")
-    settings = read_config(config[0])
+    settings = with_noise(read_config(config[0]), noise)
     plans = plan_outputs(spectra, settings.output, output=output, plot=plot or focused_plot, kind="spectrum")
     overwrite = overwrite or settings.output.overwrite
     for plan in plans:

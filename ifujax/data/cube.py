@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ifujax.data.image import Image
     from ifujax.data.spectrum import Spectrum
-    from ifujax.data.tools import Combine, Filter
+    from ifujax.data.tools import Combine, Filter, SpatialNoise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -258,11 +258,14 @@ class Cube:
             if mapped is not None and hasattr(mapped, "madvise"):
                 mapped.madvise(mmap.MADV_DONTNEED)
 
-    def aperture_spectrum(self, x: float, y: float, radius: float, combine: Combine = "sum") -> Spectrum:
+    def aperture_spectrum(
+        self, x: float, y: float, radius: float, combine: Combine = "sum", correlation: SpatialNoise | None = None
+    ) -> Spectrum:
         """Return the spectrum of the spaxels whose centres lie within a circle.
 
         Bad pixels and masked spaxels are left out; in a sum they count as the mean of the others. Noise is taken as
-        independent between spaxels. The spectrum is flagged where more than half of the pixels are bad.
+        independent between spaxels, unless `correlation` says otherwise. The spectrum is flagged where more than half of the
+        pixels are bad.
 
         Parameters
         ----------
@@ -273,6 +276,8 @@ class Cube:
         combine : "sum", "mean" or "median"
             The variance of a sum is the sum of variances, that of a mean is ``1 / n**2`` of it, and that of a
             median of more than two is ``pi / 2`` times that of the mean (many spaxels, normal noise).
+        correlation : optional
+            ``fit.noise_correlation`` of a fit of the cube: errors are multiplied by its `factor` of these spaxels.
 
         Raises
         ------
@@ -283,7 +288,7 @@ class Cube:
         """
         from ifujax.data.tools import aperture_spectrum
 
-        return aperture_spectrum(self, x, y, radius, combine)
+        return aperture_spectrum(self, x, y, radius, combine, correlation)
 
     def image(self, wavelength: float, fwhm: float, filter: Filter = "box") -> Image:  # noqa: A002
         """Return the mean flux density through a filter, in the rest frame (flux density times ``1 + z``).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from scipy.special import erf
@@ -81,7 +81,17 @@ def _filter_weights(edges: np.ndarray, wavelength: float, fwhm: float, kind: Fil
     return np.diff(0.5 * erf(reach / math.sqrt(2.0)))
 
 
-def aperture_spectrum(cube: Cube, x: float, y: float, radius: float, combine: Combine = "sum") -> Spectrum:
+class SpatialNoise(Protocol):
+    """Something that knows how the noise of spaxels adds up, such as `CubeFit.noise_correlation`."""
+
+    def factor(self, spaxels: np.ndarray, /) -> float:
+        """Return by what the noise of a sum over spaxels (bool, y, x) exceeds that of independent ones."""
+        ...
+
+
+def aperture_spectrum(
+    cube: Cube, x: float, y: float, radius: float, combine: Combine = "sum", correlation: SpatialNoise | None = None
+) -> Spectrum:
     """Return the spectrum of the spaxels whose centres lie within a circle; see `Cube.aperture_spectrum`."""
     if combine not in ("sum", "mean", "median"):
         raise UsageError(unknown("combination", str(combine), ("sum", "mean", "median")))
@@ -114,7 +124,11 @@ def aperture_spectrum(cube: Cube, x: float, y: float, radius: float, combine: Co
         parts.append(_combine(values, variance, stellar, good, combine))
     values, variance, stellar, share = (np.concatenate(each) for each in zip(*parts))
     flags = (share < _ENOUGH).astype(np.uint8)
+    factor = 1.0 if correlation is None else correlation.factor(inside)
+    variance = variance * factor**2
     note = f"{combine.capitalize()} of the {count} spaxels within {radius:g} pixels of x = {x:g}, y = {y:g}."
+    if correlation is not None:
+        note += f" Its errors are {factor:.3g} times those of independent spaxels."
     return Spectrum(
         values=values,
         wavelength=cube.wavelength,

@@ -32,14 +32,15 @@ _SETTLED = 1e-13
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["values", "root_weight", "coords", "space"],
+    data_fields=["values", "root_weight", "coords", "space", "correlation"],
     meta_fields=["coords_axes"],
 )
 @dataclass(frozen=True)
 class Block:
     """A block of fits on the device. `root_weight` is 1 / sigma, 0 = masked; `space` has a batch axis.
 
-    `coords_axes` is the flat tuple of 0 / None over the leaves of `coords`: static and hashable.
+    `coords_axes` is the flat tuple of 0 / None over the leaves of `coords`: static and hashable. `correlation` (batch, lags)
+    is the noise's along the pixels, None where it is independent.
     """
 
     values: Array
@@ -47,6 +48,7 @@ class Block:
     coords: Any
     space: ParameterSpace
     coords_axes: tuple[int | None, ...]
+    correlation: Any = None
 
 
 @partial(

@@ -25,6 +25,9 @@ class Observations:
         What the model needs beside its parameters: wavelengths, pixel positions, transforms.
     coords_axes : pytree prefix of 0 or None
         0 where a leaf has one row a fit, None (default) where all fits share it.
+    correlation : array (lags,) or (batch, lags), optional
+        Autocorrelation of the noise along the pixel axis, 1 first; beyond these lags it is 0. Solutions stay those of
+        independent noise; their errors allow for it.
 
     Raises
     ------
@@ -36,6 +39,7 @@ class Observations:
     ivar: Any
     coords: Any = ()
     coords_axes: Any = None
+    correlation: Any = None
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values)
@@ -46,6 +50,8 @@ class Observations:
             raise UsageError(f"ivar must have the shape of values, {values.shape}; got {ivar.shape}.")
         if not np.all(ivar >= 0) or np.isinf(ivar).any():
             raise UsageError("ivar must be finite and 0 or more; got negative, NaN or infinite weights. Use 0 to mask.")
+        if self.correlation is not None and np.shape(self.correlation)[:-1] not in ((), (values.shape[0],)):
+            raise UsageError(f"correlation must be (lags,) or ({values.shape[0]}, lags); got shape {np.shape(self.correlation)}.")
         good = np.isfinite(values)
         if not good.all():
             ivar = np.where(good, ivar, 0)

@@ -43,6 +43,9 @@ class Options:
     warm_up : bool
         Where float64 is asked for, iterate in float32 first, at a third of the cost. Every fit is
         then finished and judged in float64; one that float32 can't follow starts afresh.
+    residual_sums : bool
+        Also return sums over the residuals along the pixel axis (`FitResult.residuals`), which must be one axis such as
+        wavelength.
     """
 
     loss: Loss = "gaussian"
@@ -54,6 +57,7 @@ class Options:
     degrees: float = 4.0
     warm_up: bool = True
     unrolled_limit: int = 4
+    residual_sums: bool = False
 
     def __post_init__(self) -> None:
         for name, accepted in (("loss", Loss), ("bounds", Bounds), ("linear", Linear), ("normal", Normal)):

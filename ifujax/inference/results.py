@@ -35,6 +35,10 @@ class FitResult:
         Free parameters of one fit, the linear block included.
     x : array (batch, n)
         The fitted vector itself, for `sample` and restarts.
+    residuals : array (batch, sums) or None
+        With ``options.residual_sums``: see `ifujax.inference.residuals.ResidualSums`.
+    absorbed : array or None
+        What the first fits of the batch take of the noise on average, for the same.
     """
 
     params: Mapping[str, np.ndarray]
@@ -52,6 +56,8 @@ class FitResult:
     warn: np.ndarray
     n_free: int
     x: np.ndarray
+    residuals: np.ndarray | None = None
+    absorbed: np.ndarray | None = None
 
     @property
     def dof(self) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from ifujax.inference.options import Options
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.race import BEHIND, give_up
+from ifujax.inference.residuals import N_ABSORBED, SAMPLE, absorption
 from ifujax.inference.results import FitResult
 from ifujax.inference.starts import RIVAL, UNSURE
 from ifujax.inference.uncertainty import Derived, finish, user_covariance
@@ -49,6 +51,8 @@ class Runner:
         self.models = {name: jax.tree.map(partial(_cast_array, dtype_of(name)), model) for name in {precision, "float32"}}
         self.derived = derived
         self.blocks_for = blocks_for
+        # How a fit got there is nothing to its end: one program for all.
+        self.at_end = replace(options, warm_up=False)
         self.space = space
         self.obs = obs
         self.dtype = dtype_of(precision)
@@ -72,7 +76,10 @@ class Runner:
         space: Any = jax.tree.map(lambda leaf: cast(leaf[rows]), self.wide)
         if self.options.bounds == "transform":
             space = UnconstrainedSpace(space)
-        return Block(cast(self.obs.values[rows]), cast(root), jax.tree.map(cast, coords), space, self.coords_axes)
+        correlation = self.obs.correlation
+        if correlation is not None:
+            correlation = np.broadcast_to(correlation, (self.obs.batch, np.shape(correlation)[-1]))[rows].astype(dtype)
+        return Block(cast(self.obs.values[rows]), cast(root), jax.tree.map(cast, coords), space, self.coords_axes, correlation)
 
     def solve(self, rows: np.ndarray, x: np.ndarray, progress: Progress | None, *, race: bool = False) -> dict[str, Any]:
         """Iterate all starts to their ends; `rows` says which data each start belongs to.
@@ -167,7 +174,7 @@ class Runner:
                     few = np.zeros(self.block_size(self.obs.batch), int)
                     start_x = np.zeros((len(few), state.x.shape[1]), dtype)
                     block = self.block(few, precision)
-                    jax.block_until_ready(_finish(self.models[precision], self.options, self.derived, block, start_x))
+                    jax.block_until_ready(_finish(self.models[precision], self.at_end, self.derived, block, start_x))
 
         with ThreadPoolExecutor(max_workers=min(len(jobs), 4)) as pool:
             list(pool.map(work, jobs))
@@ -192,9 +199,14 @@ class Runner:
 
         def task(rows: np.ndarray, device: Any) -> Any:
             full = padded(rows, size)
-            end = _finish(self.models[self.precision], self.options, self.derived, self.block(full, self.precision), start[full])
+            block = self.block(full, self.precision)
+            end = _finish(self.models[self.precision], self.at_end, self.derived, block, start[full])
+            sample = {name: end.pop(name) for name in ("slopes", "covariance") if name in end}
+            if rows[0] == 0:
+                first.update(jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64), sample))
             return jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64)[: len(rows)], end)
 
+        first: dict[str, Any] = {}
         parts = [result for _, result in run_blocks(task, np.arange(batch), size, self.devices, self.precision)]
         end = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         n_good = (self.obs.ivar > 0).sum(axis=1)
@@ -235,7 +247,18 @@ class Runner:
             warn=warn,
             n_free=n_free,
             x=blank(best["x"]),
+            residuals=blank(end["residuals"]) if "residuals" in end else None,
+            absorbed=self._absorbed(first, ~lost) if first else None,
         )
+
+    def _absorbed(self, first: dict[str, Any], sound: np.ndarray) -> np.ndarray:
+        """Return the mean of what the first fits take of the noise; zeros if they all failed."""
+        found = [
+            absorption(np.stack([column[row] for column in first["slopes"]]), first["covariance"][row], self.obs.ivar[row] > 0)
+            for row in range(min(SAMPLE, self.obs.batch, len(first["covariance"])))
+            if first["slopes"] and sound[row] and np.isfinite(first["covariance"][row]).all()
+        ]
+        return np.mean(found, axis=0) if found else np.zeros(N_ABSORBED)
 
     def _at_bound(self, x: np.ndarray) -> np.ndarray:
         """Whether a parameter lies on the edge of its box."""

@@ -3,7 +3,8 @@
 To first order the estimate moves by ``C J^T W dy`` when the data move by ``dy``, so a function f of
 the parameters has the variance ``f'^T C f'``. A quantity that also reads the data through the
 residuals, ``d = f(theta) + sum_p u_p (y - model)_p``, has
-``f'^T C f' + u^T V u - (J^T u)^T C (J^T u)``: residuals and estimate are uncorrelated.
+``f'^T C f' + u^T V u - (J^T u)^T C (J^T u)``: residuals and estimate are uncorrelated. Where noise is correlated along the
+pixels the sandwich of `ifujax.inference.correlated` takes the place of both.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from jax import Array
 
 from ifujax.inference.cholesky import inverse_spd
+from ifujax.inference.correlated import quadratic, sandwich
 from ifujax.inference.evaluation import (
     Block,
     Linearised,
@@ -33,6 +35,7 @@ from ifujax.inference.evaluation import (
     unit_of,
 )
 from ifujax.inference.options import Options
+from ifujax.inference.residuals import SAMPLE, residual_sums
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def finish(model: Any, options: Options, derived: Derived | None, block: Block, 
 
     Returns a dict of arrays with a leading batch axis: ``chi2``, ``params`` and ``error`` (dicts by
     name), ``linear`` and ``linear_error``, ``own_error`` and ``correlation`` of the free parameters followed
-    by the linear block (see `user_covariance`), ``unconstrained`` (bool), ``derived`` and ``derived_error``.
+    by the linear block (see `user_covariance`), ``unconstrained`` (bool), ``derived`` and ``derived_error``; ``residuals``,
+    and ``slopes`` and ``covariance`` of the first fits, where these are asked for.
     """
     n, n_lin = x.shape[1], n_linear(model, options)
     at = linearise(model, options, block, x)
@@ -95,7 +99,13 @@ def finish(model: Any, options: Options, derived: Derived | None, block: Block, 
     hessian = gram(everything) if everything else jnp.zeros((x.shape[0], 0, 0), x.dtype)
     chi2, hessian, _ = add_priors(block, x, chi2, hessian, jnp.zeros((x.shape[0], n + n_lin), x.dtype))
     covariance, felt = covariance_of(hessian, options)
-    return report(model, derived, block, x, at, everything, covariance, felt, unit) | {"chi2": chi2}
+    found = report(model, derived, block, x, at, everything, covariance, felt, unit) | {"chi2": chi2}
+    if options.residual_sums:
+        found["residuals"] = residual_sums(at.residual, block.root_weight > 0)
+        # Of few fits it is worked out on the host what they take of the noise.
+        found["slopes"] = tuple(column[:SAMPLE] for column in everything)
+        found["covariance"] = covariance[:SAMPLE]
+    return found
 
 
 def report(
@@ -115,6 +125,9 @@ def report(
     linear block counts in units of 1 / `unit` (batch, 1).
     """
     n, n_lin = x.shape[1], at.linear.shape[1]
+    naive = covariance
+    if block.correlation is not None:
+        covariance = sandwich(naive, everything, block.correlation)
     theta = tuple(x[:, j] for j in range(n)) + tuple(at.linear[:, k] * unit[:, 0] for k in range(n_lin))
     free = block.space.structure.free
 
@@ -152,12 +165,18 @@ def report(
         whitened = whitened / size[:, :, None]
         overlap = jnp.einsum("bqp,bip->bqi", whitened, jnp.stack(everything, axis=1))
         gained = jnp.einsum("bqp,bp->bq", whitened, at.residual)
-        known = jnp.sum(overlap * jnp.einsum("bqi,bij->bqj", overlap, covariance), axis=2)
-        extra = jnp.maximum(jnp.sum(whitened**2, axis=2) - known, 0.0)
+        own = jnp.stack([quantity_error[name] for name in named], axis=1) / size
+        if block.correlation is None:
+            known = jnp.sum(overlap * jnp.einsum("bqi,bij->bqj", overlap, covariance), axis=2)
+            variance = own**2 + jnp.maximum(jnp.sum(whitened**2, axis=2) - known, 0.0)
+        else:  # the noise that moves the estimate moves the residuals too: all as one weighted sum of it
+            slope = jnp.stack([jnp.stack([each[2][name] for name in named], axis=1) for each in slopes], axis=2)
+            moved = jnp.einsum("bqi,bij->bqj", slope / size[:, :, None] - overlap, naive)
+            whole = whitened + jnp.einsum("bqj,bjp->bqp", moved, jnp.stack(everything, axis=1))
+            variance = jnp.where(jnp.isnan(own), jnp.nan, quadratic(whole, block.correlation))
         for q, name in enumerate(named):
             quantities[name] = quantities[name] + gained[:, q] * size[:, q]
-            own = quantity_error[name] / size[:, q]
-            quantity_error[name] = jnp.sqrt(own**2 + extra[:, q]) * size[:, q]
+            quantity_error[name] = jnp.sqrt(variance[:, q]) * size[:, q]
     own_slopes = jnp.stack([slope[1] for slope in slopes], axis=2) if slopes else jnp.zeros((x.shape[0], 0, 0), x.dtype)
     safe = jnp.where(own_error > 0, own_error, 1.0)[:, :, None]
     correlation = jnp.einsum("bij,bjk,blk->bil", own_slopes / safe, covariance, own_slopes / safe)

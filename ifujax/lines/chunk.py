@@ -12,11 +12,13 @@ import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.inference import status as bits
+from ifujax.inference.correlation import Autocorrelation
 from ifujax.inference.least_squares import evaluate_batch, fit_batch
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import Options
 from ifujax.inference.parabola import errors_hold
 from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.residuals import N_ABSORBED, N_SUMS
 from ifujax.inference.results import FitResult
 from ifujax.inference.uncertainty import Derived
 from ifujax.lines.config import LineFitConfig
@@ -58,7 +60,8 @@ class ChunkResult:
     `solution` (n, parameters) in the order of the model's `parameter_names`; `values` and `errors`
     (n, lines, quantities); `linear` (n, K) continuum coefficients; `fitted` (n, bytes) packed bits of the pixels
     that had a weight; `unseen` (n, lines) lines that the data say nothing about, which were held; `draws`
-    (n, realisations, lines, quantities) of Monte Carlo runs, else none.
+    (n, realisations, lines, quantities) of Monte Carlo runs, else none; `residuals` (n, sums) as of
+    `ifujax.inference.residuals`.
     """
 
     solution: np.ndarray
@@ -74,6 +77,7 @@ class ChunkResult:
     fitted: np.ndarray
     unseen: np.ndarray
     draws: np.ndarray
+    residuals: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays by name, to be kept."""
@@ -133,6 +137,8 @@ class ChunkFitter:
         warm_up: bool = False,
     ) -> None:
         self.cube, self.config, self.frozen = cube, config, frozen
+        self.pooled: Autocorrelation | None = None
+        self.absorbed = np.zeros(N_ABSORBED)
         self.precision, self.devices = precision, devices
         self.setup: Setup = prepare(config, cube.rest_edges, cube.redshift)
         self.preparation = Preparation(cube, config, self.setup, frozen)
@@ -147,6 +153,7 @@ class ChunkFitter:
             max_iter=config.fit.max_iter,
             tolerance=config.fit.tolerance,
             warm_up=warm_up,
+            residual_sums=True,
         )
         own = {role for i in range(len(model.names)) for role in model.parameters(i)}
         self.quantities = (*LINE_QUANTITIES, *(name for name in SHAPE_QUANTITIES if name in own))
@@ -257,6 +264,18 @@ class ChunkFitter:
         other.config = replace(self.config, fit=replace(self.config.fit, monte_carlo=0))
         return other
 
+    def with_noise(self, pooled: Autocorrelation | None, absorbed: np.ndarray) -> ChunkFitter:
+        """Return a fitter of the same spaxels that knows the correlation of their noise, and what a fit takes of it."""
+        other = copy(self)
+        other.pooled, other.absorbed = pooled, absorbed
+        return other
+
+    @property
+    def correlation(self) -> np.ndarray | None:
+        """Autocorrelation (lags,) that errors allow for, None where noise is taken to be independent."""
+        wanted = self.config.fit.noise == "correlated" and self.pooled is not None and self.pooled.significant
+        return self.pooled.used if wanted and self.pooled is not None else None
+
     def evaluate(self, rows: np.ndarray, solution: np.ndarray, unseen: np.ndarray, derived: Derived) -> FitResult:
         """Return what `derived` says of stored solutions (n, parameters), with errors from the curvature there.
 
@@ -281,7 +300,8 @@ class ChunkFitter:
         )
 
     def observations(self, ready: Prepared) -> Observations:
-        return Observations(ready.values, ready.ivar, replace(self.coords, background=ready.background), COORDS_AXES)
+        coords = replace(self.coords, background=ready.background)
+        return Observations(ready.values, ready.ivar, coords, COORDS_AXES, self.correlation)
 
     def _ways(self, found: Starts, ready: Prepared, guess: Guess | None) -> list[Named]:
         """Return every start, by name."""
@@ -344,6 +364,7 @@ class ChunkFitter:
             fitted=np.packbits(ready.ivar[:, : self.cube.shape[0]] > 0, axis=1),
             unseen=unseen,
             draws=np.zeros((n, 0, len(lines), len(self.quantities))),
+            residuals=np.full((n, N_SUMS), np.nan, np.float32) if fit.residuals is None else fit.residuals.astype(np.float32),
         )
 
     def _redrawn(self, ready: Prepared, noisy: np.ndarray) -> Prepared:
@@ -358,7 +379,10 @@ class ChunkFitter:
         self, chunk: ChunkResult, fit: FitResult, ready: Prepared, space: ParameterSpace, obs: Observations, rows: np.ndarray
     ) -> ChunkResult:
         """Fit noise realisations from the solution; their scatter replaces the errors."""
-        made = Realisations(self.setup.model, self.coords, self.config.fit.seed, compat=self.config.fit.ifscube_compat)
+        options = self.config.fit
+        made = Realisations(
+            self.setup.model, self.coords, options.seed, compat=options.ifscube_compat, correlation=self.correlation
+        )
         sound = chunk.status == 0
         draws = np.full((len(rows), self.config.fit.monte_carlo, *chunk.values.shape[1:]), np.nan)
         way = dict(zip(self.setup.model.parameter_names, np.where(sound[:, None], chunk.solution, np.nan).T))

@@ -7,8 +7,9 @@ from dataclasses import fields
 import numpy as np
 
 from ifujax.inference import status as bits
+from ifujax.inference.residuals import N_SUMS
 from ifujax.lines.chunk import ChunkFitter, ChunkResult
-from ifujax.lines.config import FitOptions
+from ifujax.lines.noise import noise_scale, residual_bits
 
 
 class Collection:
@@ -33,6 +34,7 @@ class Collection:
             noise=np.full(n, np.nan),
             fitted=np.zeros((n, -(-fitter.cube.shape[0] // 8)), np.uint8),
             unseen=np.zeros((n, n_lines), bool),
+            residuals=np.full((n, N_SUMS), np.nan, np.float32),
             draws=np.full((n, draws, n_lines, n_quantities), np.nan) if draws else np.zeros((n, 0, n_lines, n_quantities)),
         )
 
@@ -62,14 +64,12 @@ class Collection:
         members = np.flatnonzero((flat >= 0) & ~skipped & np.isin(flat, flat[rows]))
         self.put(members, self.of(order[np.searchsorted(flat[order], flat[members])]))
 
-    def conclude(self, options: FitOptions, n_free: int) -> None:
+    def conclude(self, fitter: ChunkFitter) -> None:
         """Apply what concerns finished fits: scaled errors, thresholds, advisory bits."""
-        found = self.all
-        if options.scale_errors:
-            dof = found.n_good / options.instrument_dispersion - n_free
-            with np.errstate(invalid="ignore", divide="ignore"):
-                factor = np.sqrt(np.where(dof > 0, found.chi2 / dof, np.nan))
-            found.errors[...] *= factor[:, None, None]
+        found, options = self.all, fitter.config.fit
+        if options.noise != "given":
+            found.errors[...] *= noise_scale(fitter, found)[:, None, None]
+        found.warn[...] |= residual_bits(fitter, found)
         flux, error = (array[:, :, self.quantities.index("flux")] for array in (found.values, found.errors))
         fitted = found.status == 0
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ifujax.errors import UsageError, unknown
 from ifujax.inference.declarations import Bounded, Declaration, Tied
 
+Noise = Literal["given", "scaled", "correlated"]
 Shape = Literal["gaussian", "gauss_hermite", "lorentzian", "voigt"]
 SHAPE_PARAMETERS: dict[str, tuple[str, ...]] = {
     "gaussian": ("velocity", "velocity_dispersion"),
@@ -224,8 +225,11 @@ class FitOptions:
     max_iter: int = 100
     tolerance: float = 1e-6
     """A fit ends when another step could lower chi2 by less than this times chi2 per degree of freedom."""
+    noise: Noise = "given"
+    """What the noise is: the variances that were given; these times the reduced chi2 of each fit; or these, and correlated along
+    wavelength as the residuals of the whole cube are."""
     scale_errors: bool = False
-    """Multiply the errors by sqrt(reduced chi2)."""
+    """The same as ``noise="scaled"``, by its older name: True where that is so."""
     instrument_dispersion: float = 1.0
     """Pixels per independent datum: divides the pixel count in the degrees of freedom only."""
     fixed: bool = False
@@ -265,6 +269,16 @@ class FitOptions:
     verbose: bool = False
     disp: bool = False
     """Print the solution of every spectrum."""
+
+    def __post_init__(self) -> None:
+        if self.noise not in get_args(Noise):
+            raise UsageError(unknown("noise", str(self.noise), get_args(Noise)))
+        if self.scale_errors and self.noise == "given":
+            object.__setattr__(self, "noise", "scaled")
+        object.__setattr__(self, "scale_errors", self.noise == "scaled")
+        if self.noise == "correlated" and (self.ifscube_compat or self.fixed):
+            option = "ifscube_compat" if self.ifscube_compat else "fixed"
+            raise UsageError(f"noise must be 'given' or 'scaled' with {option}; got 'correlated'. Change one of them.")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ifujax.inference.batching import padded
+from ifujax.inference.correlation import coloured
 from ifujax.inference.precision import working_precision
 from ifujax.inference.results import FitResult
 from ifujax.lines.preparation import Prepared
@@ -28,10 +29,21 @@ class Realisations:
         A spaxel's noise depends on this and on its own position only: not on order or chunks.
     compat : bool
         Add the noise to the data instead, as IFSCube does.
+    correlation : array (lags,), optional
+        Autocorrelation of the noise, 1 first.
     """
 
-    def __init__(self, model: EmissionSpectrum, coords: SpectralCoords, seed: int, *, compat: bool) -> None:
+    def __init__(
+        self,
+        model: EmissionSpectrum,
+        coords: SpectralCoords,
+        seed: int,
+        *,
+        compat: bool,
+        correlation: np.ndarray | None = None,
+    ) -> None:
         self.model, self.coords, self.seed, self.compat = model, coords, seed, compat
+        self.correlation = correlation
 
     def __call__(self, fit: FitResult, ready: Prepared, rows: np.ndarray, count: int) -> Iterator[np.ndarray]:
         """Yield `count` arrays like ``ready.values`` (n, n_pix)."""
@@ -51,7 +63,10 @@ class Realisations:
             centre = np.where(np.isfinite(centre), centre, ready.values)
         streams = [np.random.default_rng([self.seed, 20, int(row)]) for row in rows]
         for _ in range(count):
-            noise = np.stack([stream.standard_normal(n_pix) for stream in streams])
+            more = 0 if self.correlation is None else len(self.correlation)
+            noise = np.stack([stream.standard_normal(n_pix + more) for stream in streams])
+            if self.correlation is not None:
+                noise = coloured(noise, self.correlation)
             yield centre + sigma * noise
 
 

@@ -12,17 +12,19 @@ import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.errors import UsageError, unknown
-from ifujax.inference.status import STATUS_FLAGS, WARN_FLAGS, decode
+from ifujax.inference.status import STATUS_FLAGS, STRUCTURED_RESIDUALS, WARN_FLAGS, Flag, decode
 from ifujax.inference.uncertainty import Derived
 from ifujax.lines.chunk import ChunkFitter, ChunkResult
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.line_spectra import line_spectra
+from ifujax.lines.noise import WorstStretch, in_words, noise_scale, worst_in_words, worst_stretch
 from ifujax.lines.setup import Setup
 from ifujax.models.continuum import legendre_basis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ifujax.lines.spatial_noise import NoiseCorrelation
     from ifujax.lines.velocity_width import VelocityWidth
 
 _PLAUSIBLE = (1.0 / 3.0, 3.0)
@@ -278,11 +280,20 @@ class CubeFit:
 
     @cached_property
     def _error_scale(self) -> np.ndarray:
-        """What errors from the curvature are multiplied by, (spaxels,): 1, or with `scale_errors` sqrt(reduced chi2)."""
-        if not self.config.fit.scale_errors:
-            return np.ones(self.cube.n_spaxels)
-        with np.errstate(invalid="ignore"):
-            return np.sqrt(self.reduced_chi2.ravel())
+        """What errors from the curvature are multiplied by, (spaxels,): 1, or the root of chi2 per degree of freedom."""
+        return noise_scale(self.fitter, self.found)
+
+    @cached_property
+    def worst_stretch(self) -> WorstStretch:
+        """Where the residuals of each spaxel are worst: maps ``.wavelength``, ``.width`` (rest Angstrom), ``.share`` of chi2."""
+        return worst_stretch(self.fitter, self.found, self.shape)
+
+    @cached_property
+    def noise_correlation(self) -> NoiseCorrelation:
+        """The correlation of the noise, measured in the residuals: along wavelength, and between spaxels."""
+        from ifujax.lines.spatial_noise import measured
+
+        return measured(self)
 
     def velocity_width(
         self,
@@ -364,10 +375,18 @@ class CubeFit:
                 value, error = self.values[name][i, row] + 0.0, self.errors[name][i, row]  # + 0: no "-0"
                 shown = f"{value:12.5g}" if name == "snr" else f"{value:12.5g} +- {error:.2g}"
                 text.append(f"    {name:<24}{shown} {units[name]}".rstrip())
-        text += [f"  note: {flag.sentence}" for flag in decode(warn, WARN_FLAGS)]
+        text += [f"  note: {flag.sentence}{self._where(flag, x, y)}" for flag in decode(warn, WARN_FLAGS)]
+        if self.fitter.correlation is not None and self.fitter.pooled is not None:
+            text.append(f"  errors allow for noise that is correlated along wavelength: {in_words(self.fitter.pooled)}")
         if self.config.fit.ifscube_compat and self.cube.uncertainty is None:
             text.append("  note: chi2 is IFSCube's: of residuals over the flux scale, as there is no variance")
         return "\n".join(text)
+
+    def _where(self, flag: Flag, x: int, y: int) -> str:
+        if flag != STRUCTURED_RESIDUALS:
+            return ""
+        at = self.worst_stretch
+        return worst_in_words(at.wavelength[y, x], at.width[y, x], at.share[y, x])
 
     @property
     def units(self) -> dict[str, str]:
@@ -414,7 +433,7 @@ class CubeFit:
             median = float(np.nanmedian(self.reduced_chi2))
             chi2 = f"; median reduced chi2 {median:.2f}"
             if not _PLAUSIBLE[0] <= median <= _PLAUSIBLE[1]:
-                chi2 += " (far from 1: the variance does not match the scatter, or the model the data; see scale_errors)"
+                chi2 += " (far from 1: the variance does not match the scatter, or the model the data; see noise='scaled')"
         return f"{n} spaxels: {', '.join(parts)}{chi2}; {self.seconds:.1f} s"
 
     def plot(self, x: int, y: int) -> Figure:

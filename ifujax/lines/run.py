@@ -16,11 +16,12 @@ from ifujax.errors import DataError, IfujaxWarning, UsageError
 from ifujax.inference import status as bits
 from ifujax.lines.chunk import ChunkFitter, ChunkResult, Progress
 from ifujax.lines.collection import Collection
-from ifujax.lines.config import EmissionModel, LineFitConfig
+from ifujax.lines.config import EmissionModel, LineFitConfig, Noise
 from ifujax.lines.ifscube.adapt import adapted_config, adapted_cube
 from ifujax.lines.ifscube.fitter import CompatFitter
 from ifujax.lines.ifscube.sequence import fit_in_order
 from ifujax.lines.neighbours.passes import Passes, asks_neighbours
+from ifujax.lines.noise import NoiseStep
 from ifujax.lines.results import CubeFit
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def fit_cube(
     window: tuple[float, float] | None = None,
     continuum: np.ndarray | None = None,
     starts: int | None = None,
+    noise: Noise | None = None,
     precision: str = "float64",
     devices: Sequence[Any] | str | None = None,
     chunk_size: int | None = None,
@@ -59,6 +61,9 @@ def fit_cube(
         A continuum to take off and freeze: observed frame, (wave,) or the cube's shape. No other is fitted.
     starts : int, optional
         Starting points per spaxel; overrides the configuration's.
+    noise : "given", "scaled" or "correlated", optional
+        What errors rest on: the variances of the file; these times the reduced chi2; or these, with the correlation along
+        wavelength that the residuals of all spaxels have. Overrides the configuration's.
     precision : "float64" or "float32"
     devices : list of JAX devices or a platform name, optional
     chunk_size : int, optional
@@ -86,6 +91,8 @@ def fit_cube(
         config = replace(config, fit=replace(config.fit, window=(float(window[0]), float(window[1]))))
     if starts is not None:
         config = replace(config, fit=replace(config.fit, starts=starts))
+    if noise is not None:
+        config = replace(config, fit=replace(config.fit, noise=noise, scale_errors=False))
     if config.fit.starts < 1:
         raise UsageError(f"starts must be 1 or more; got {config.fit.starts}.")
     if chunk_size is not None and chunk_size < 1:
@@ -113,7 +120,9 @@ def fit_cube(
         fitter = ChunkFitter(cube, config, frozen, precision, devices, warm_up=warm_up)
     chunk = chunk_size or _chunk_size(cube.shape[0])
     learns = asks_neighbours(config.fit)
-    first_fitter = fitter.without_draws() if learns else fitter
+    # Draws come last: of the solutions that are kept, and of the noise that is known then.
+    late = config.fit.noise == "correlated"
+    first_fitter = fitter.without_draws() if learns or late else fitter
     collected = Collection(first_fitter)
     if progress is not None:
         progress("compile", 0, len(rows))
@@ -128,10 +137,12 @@ def fit_cube(
     if progress is not None:
         progress("fit", len(rows), len(rows))
     if learns:
-        collected = Passes(fitter, whole, rows, chunk, partial(_kept, checkpoint), progress)(collected)
+        passing = first_fitter if late else fitter
+        collected = Passes(passing, whole, rows, chunk, partial(_kept, checkpoint), progress)(collected)
+    fitter, collected = NoiseStep(rows, chunk, partial(_kept, checkpoint), progress)(fitter, collected)
     if cube.bins is not None and config.fit.individual_spec is None:
         collected.spread(cube.bins, rows, _skipped(cube))
-    collected.conclude(config.fit, fitter.n_free)
+    collected.conclude(fitter)
     if (collected.all.warn & bits.NOISE_ESTIMATED.value).any():
         warnings.warn(
             "no variance plane: the noise of each spaxel was estimated from its line-free pixels; the errors rest on it.",

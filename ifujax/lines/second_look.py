@@ -154,10 +154,11 @@ class SecondLook:
         return replace(result, warn=warn).replaced(mine[better], again.of(better)), better
 
     def _fit(self, mine: np.ndarray, ways: Sequence[Named], space: ParameterSpace | None = None) -> FitResult:
-        space = jax.tree.map(lambda leaf: leaf[mine], self.wide if space is None else space)
+        chosen = self.wide if space is None else space
+        some = jax.tree.map(lambda leaf: leaf[mine], chosen)
         obs = self.fitter.observations(_rows_of(self.ready, mine))
-        start = np.concatenate([pack_named(self.fitter.setup, space, way, len(mine)) for way in ways])
-        return self.fitter.solve(space, obs, start, again=True)
+        start = np.concatenate([pack_named(self.fitter.setup, some, way, len(mine)) for way in ways])
+        return self.fitter.solve(some, obs, start, again=True)
 
     @staticmethod
     def _apart(one: FitResult, other: FitResult) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ifujax.data.spectrum import Spectrum
 from ifujax.errors import UsageError
-from ifujax.lines.config import EmissionModel, LineFitConfig
+from ifujax.lines.config import EmissionModel, LineFitConfig, Noise
 from ifujax.lines.results import CubeFit, Spectra
 from ifujax.lines.run import fit_cube
 
@@ -29,6 +29,7 @@ def fit_spectrum(
     window: tuple[float, float] | None = None,
     continuum: np.ndarray | None = None,
     starts: int | None = None,
+    noise: Noise | None = None,
     precision: str = "float64",
     devices: Sequence[Any] | str | None = None,
 ) -> SpectrumFit:
@@ -37,8 +38,8 @@ def fit_spectrum(
     Parameters
     ----------
     spectrum : Spectrum
-    model, window, starts, precision, devices
-        As for `fit_cube`.
+    model, window, starts, noise, precision, devices
+        As for `fit_cube`; correlated noise is that of the spectrum's own residuals.
     continuum : array (wave,), optional
         A continuum to take off and freeze, observed frame.
 
@@ -60,7 +61,7 @@ def fit_spectrum(
     if not isinstance(spectrum, Spectrum):
         raise UsageError(f"spectrum must be a Spectrum; got {type(spectrum).__name__}. Use read_spectrum, or fit_cube for cubes.")
     options = {"window": window, "continuum": continuum, "starts": starts, "precision": precision, "devices": devices}
-    return SpectrumFit(spectrum, fit_cube(spectrum.as_cube(), model, **options))
+    return SpectrumFit(spectrum, fit_cube(spectrum.as_cube(), model, noise=noise, **options))
 
 
 class _Errors(Mapping[tuple[str, str], float]):

@@ -48,7 +48,10 @@ IFSCUBE = [
     "FEATWL",
     "FITCONFIG",
 ]
-OURS = ["SOLUTION_ERR", "FLUX_M_ERR", "FLUX_D_ERR", "EQW_M_ERR", "EQW_D_ERR", "VELDISP", "VELDISP_ERR", "WARN", "DOF", "FLAGS"]
+OURS = [
+    "SOLUTION_ERR", "FLUX_M_ERR", "FLUX_D_ERR", "EQW_M_ERR", "EQW_D_ERR", "VELDISP", "VELDISP_ERR", "WARN", "DOF",
+    "STRETCH", "NOISECOR", "FLAGS",
+]  # fmt: skip
 LINES = ("ha", "n2b")
 
 

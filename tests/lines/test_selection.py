@@ -233,7 +233,7 @@ def test_candidates_must_be_comparable() -> None:
     with pytest.raises(UsageError, match="the degree of the continuum must be the same.* got 1 in 1 and 2 in 2"):
         ifujax.fit_components(cube, [one, replace(two, continuum_degree=2)])
     config = as_config(two)
-    for option, value in (("window", (6500.0, 6600.0)), ("instrument_dispersion", 2.0), ("scale_errors", True)):
+    for option, value in (("window", (6500.0, 6600.0)), ("instrument_dispersion", 2.0), ("noise", "scaled")):
         with pytest.raises(UsageError, match=f"{option} must be the same in all candidates"):
             ifujax.fit_components(cube, [one, replace(config, fit=replace(config.fit, **{option: value}))])
     with pytest.raises(UsageError, match=r"\[continuum\] n_iterate must be the same"):

@@ -92,6 +92,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "profile": Option(word("integrated", "sampled")),
         "starts": Option(at_least_one),
         "scale_errors": Option(boolean),
+        "noise": Option(word("given", "scaled", "correlated")),
         "lsf": Option(off_or(as_written)),
         "fixed": Option(boolean),
         "monte_carlo": Option(count),

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ifujax.inference.batching import padded
-from ifujax.inference.least_squares import evaluate_batch
+from ifujax.inference.least_squares import evaluate_batch, fit_batch
 from ifujax.inference.observations import Observations
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
@@ -22,6 +22,7 @@ from ifujax.lines.posteriors.default_priors import DefaultPriors, default_priors
 from ifujax.lines.posteriors.quantities import DrawQuantities
 from ifujax.lines.posteriors.sampled import Layout, Sampled
 from ifujax.lines.posteriors.selection import error_scale
+from ifujax.lines.posteriors.whitened import WhitenedSpectrum, whitened, whitened_quantities
 from ifujax.lines.results import CubeFit
 from ifujax.lines.starts.packing import Named, pack_named, scaled_space, starts_of
 
@@ -41,17 +42,18 @@ class ChunkSampler:
         fitter, setup = self.fit.fitter, self.fit.setup
         options = replace(fitter.options, warm_up=False)
         posed = problem(self.fit, rows)
+        white = fitter.correlation is not None
         found = sample_batch(
-            setup.model,
+            posed.model,
             posed.space,
             posed.obs,
-            _evaluated(fitter, posed),
+            _refitted(fitter, posed) if white else _evaluated(fitter, posed),
             options=options,
             sampling=self.sampling,
             linear_sigma=posed.priors.continuum if setup.model.n_continuum else None,
             seed=self.seed,
             ids=rows,
-            derived=self.quantities,
+            derived=whitened_quantities(self.quantities) if white else self.quantities,
             precision=fitter.precision,
             devices=fitter.devices,
             progress=progress,
@@ -62,15 +64,20 @@ class ChunkSampler:
         """Return what tells the draws of these spaxels from others: of another fit, priors, seed, or number of draws."""
         space = self.fit.setup.space  # not every prior shows in the fit
         digest = hashlib.sha256(repr((self.layout, self.sampling, self.seed, self.quantities, space.describe())).encode())
-        for array in (rows, self.fit.found.solution[rows], self.fit.found.chi2[rows], *jax.tree.leaves(space)):
+        noise = [] if self.fit.fitter.correlation is None else [self.fit.fitter.correlation]
+        for array in (rows, self.fit.found.solution[rows], self.fit.found.chi2[rows], *noise, *jax.tree.leaves(space)):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is sampled of some spaxels. `space` has all priors, `priors` are those that nobody declared; `solution` is by name."""
+    """What is sampled of some spaxels. `space` has all priors, `priors` are those that nobody declared; `solution` is by name.
 
+    Where noise is correlated, `model` and `obs` are seen through a filter that makes it independent.
+    """
+
+    model: Any
     space: ParameterSpace
     priors: DefaultPriors
     obs: Observations
@@ -88,7 +95,23 @@ def problem(fit: CubeFit, rows: np.ndarray) -> Problem:
     # Powers of two: values and the free vector differ by an exact factor, whatever else is in the chunk.
     space = space.with_scale(2.0 ** np.round(np.log2(space.scale)))
     priors = default_priors(setup, ready.ivar, fitter.coords.width)
-    return Problem(priors.of(space), priors, fitter.observations(ready), solution)
+    model, obs = setup.model, fitter.observations(ready)
+    if fitter.correlation is not None:
+        model, obs = WhitenedSpectrum(model), whitened(obs, fitter.correlation)
+    return Problem(model, priors.of(space), priors, obs, solution)
+
+
+def _refitted(fitter: ChunkFitter, posed: Problem) -> FitResult:
+    """Return fits to whitened data, from the stored solutions: those weighted them as if noise were independent."""
+    return fit_batch(
+        posed.model,
+        posed.space,
+        posed.obs,
+        pack_named(fitter.setup, posed.space, posed.solution, posed.obs.batch)[0],
+        options=replace(fitter.options, warm_up=False, residual_sums=False),
+        precision=fitter.precision,
+        devices=fitter.devices,
+    )
 
 
 def _evaluated(fitter: ChunkFitter, posed: Problem) -> FitResult:

@@ -66,8 +66,9 @@ def sample(  # pyright: ignore[reportInconsistentOverload] - spelled out once
     The likelihood is that of the fit: the same pixels, the same noise. Parameters are uniform within their bounds where no
     prior was declared; strengths and continua without bounds have weak priors of a thousand and more times their noise
     (`ifujax.lines.posteriors.default_priors`). A continuum that was frozen (``mode: rejection``, or given) stays frozen, and
-    so do stellar models: what they might be wrong by is not in the posterior. With `scale_errors` the noise is scaled by the
-    root of the reduced chi2, as the errors are. Bounds that a fit drew closer about neighbours count as they were declared.
+    so do stellar models: what they might be wrong by is not in the posterior. The noise is that of the fit's errors: scaled by
+    the root of the reduced chi2, or correlated along wavelength too, where ``noise`` says so. Bounds that a fit drew closer
+    about neighbours count as they were declared.
 
     Parameters
     ----------

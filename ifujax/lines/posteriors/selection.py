@@ -67,8 +67,8 @@ def _nothing_to_sample(noiseless: np.ndarray, fitted: np.ndarray, where: Where) 
     """Say what spaxels lack: a fit, or, of `noiseless` ones, only the noise."""
     if noiseless.any():
         return DataError(
-            "spaxels to sample must have a reduced chi2 above 0, whose root is the scale of the noise with scale_errors; got "
-            f"none in {int(noiseless.sum())} that were fitted. Fit without scale_errors, or with fewer parameters."
+            "spaxels to sample must have a reduced chi2 above 0, whose root is the scale of the noise unless noise is 'given'; "
+            f"got none in {int(noiseless.sum())} that were fitted. Fit with noise='given', or with fewer parameters."
         )
     count = int(fitted.sum())
     known = (
@@ -78,10 +78,8 @@ def _nothing_to_sample(noiseless: np.ndarray, fitted: np.ndarray, where: Where) 
 
 
 def error_scale(fit: CubeFit, rows: np.ndarray) -> np.ndarray:
-    """Return what the noise is multiplied by: 1, or with `scale_errors` the root of the reduced chi2, as the errors are."""
-    if not fit.config.fit.scale_errors:
-        return np.ones(len(rows))
-    return np.sqrt(fit.reduced_chi2.ravel()[rows])
+    """Return what the noise is multiplied by: 1, or the root of the reduced chi2, as the errors are."""
+    return fit._error_scale[rows]
 
 
 def _home(fit: CubeFit) -> np.ndarray:

@@ -90,6 +90,8 @@ def _origin(fit: CubeFit, sampling: SamplingOptions, seed: int) -> dict[str, Any
         "continuum_mode": fit.mode,
         "noise": "estimated" if cube.uncertainty is None else "given",
         "scale_errors": fit.config.fit.scale_errors,
+        "noise_of_errors": fit.config.fit.noise,
+        "noise_correlation": [] if fit.fitter.correlation is None else fit.fitter.correlation.tolist(),
         "seed": seed,
         "sampling": repr(sampling),
         "method": sampling.method,

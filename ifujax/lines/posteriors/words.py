@@ -9,6 +9,7 @@ import numpy as np
 from ifujax.inference import status as bits
 from ifujax.inference.sampling.draws import TIERS
 from ifujax.inference.status import POSTERIOR_FLAGS, STATUS_FLAGS, decode
+from ifujax.lines.noise import in_words
 from ifujax.lines.posteriors.chunks import error_scale, problem
 from ifujax.lines.posteriors.sampled import CONTINUUM, RATIO, WIDTH
 from ifujax.lines.posteriors.store import width_percent
@@ -51,7 +52,9 @@ def description(post: CubePosterior, x: int, y: int) -> str:
         text.append("  note: the noise was estimated from the data and is taken for known")
     scale = float(error_scale(post.fit, np.array([home]))[0])
     if scale != 1.0:
-        text.append(f"  note: noise times {scale:.3g}, the root of the reduced chi2 (scale_errors)")
+        text.append(f"  note: noise times {scale:.3g}, the root of the reduced chi2")
+    if post.fit.fitter.correlation is not None and post.fit.fitter.pooled is not None:
+        text.append(f"  note: noise that is correlated along wavelength: {in_words(post.fit.fitter.pooled)}")
     return "\n".join([*text, "  priors:", *(f"    {line}" for line in priors_of(post, int(home)).splitlines())])
 
 
@@ -60,8 +63,8 @@ def _without_fit(fit: CubeFit, row: int) -> str:
     why = decode(int(fit.found.status[row]), STATUS_FLAGS)
     if why:
         return "no fit: " + "; ".join(flag.sentence for flag in why)
-    chi2 = float(fit.reduced_chi2.flat[row])
-    return f"no noise: it is scaled by the root of the reduced chi2 (scale_errors), which is {chi2:.3g}"
+    chi2, mode = float(fit.reduced_chi2.flat[row]), fit.config.fit.noise
+    return f"no noise: it is scaled by the root of the reduced chi2 (noise: {mode}), which is {chi2:.3g}"
 
 
 def priors_of(post: CubePosterior, row: int) -> str:

@@ -192,7 +192,8 @@ def primary_header(fit: CubeFit) -> fits.Header:
         "EWSIGN": ("negative", "sign of emission in equivalent widths"),
         "NOISE": ("estimated" if cube.uncertainty is None else "given", "from line-free residuals, or an input plane"),
         "ERRTYPE": ("montecarlo" if fit.found.draws.shape[1] else "covariance", "where errors come from"),
-        "ERRSCALE": (config.fit.scale_errors, "errors multiplied by sqrt(reduced chi2)"),
+        "ERRSCALE": (config.fit.noise != "given", "errors multiplied by sqrt(reduced chi2)"),
+        "ERRNOISE": (config.fit.noise, "what errors rest on: given, scaled, correlated"),
         "OPTFIT": (config.fit.optimize_fit, "lines sought in windows"),
         "STARTS": (config.fit.starts, "starting points per spaxel"),
         "NFREE": (fit.n_free, "free parameters per spaxel"),
@@ -237,6 +238,28 @@ def configuration_table(fit: CubeFit) -> fits.BinTableHDU:
     """Return FITCONFIG: columns ``parameters`` and ``values``, as wide as the longest text."""
     names, values = zip(*configuration(fit))
     return fits.BinTableHDU.from_columns([text_column("parameters", names), text_column("values", values)], name="FITCONFIG")
+
+
+def noise_table(fit: CubeFit) -> fits.BinTableHDU:
+    """Return NOISECOR: the correlation of the noise at offsets in wavelength (pixels) and in the image (spaxels)."""
+    known = fit.noise_correlation
+    rows = [(k, 0, 0, value, error) for k, (value, error) in enumerate(zip(known.spectral, known.spectral_error))]
+    if known.spatial is not None and known.spatial_error is not None:
+        n = known.spatial.shape[0] // 2
+        rows += [
+            (0, dy, dx, known.spatial[n + dy, n + dx], known.spatial_error[n + dy, n + dx])
+            for dy in range(n + 1)
+            for dx in range(-n, n + 1)
+            if dy > 0 or dx > 0
+        ]
+    names = ("wave", "y", "x", "correlation", "error")
+    columns = [fits.Column(name, "J" if k < 3 else "D", array=np.array([row[k] for row in rows])) for k, name in enumerate(names)]
+    table = fits.BinTableHDU.from_columns(columns, name="NOISECOR")
+    table.header["INFLATE"] = (known.inflation, "errors grow by, on average, along wavelength")
+    table.header["REACH"] = (known.along.reach, "pixels of wavelength that are significant")
+    if np.isfinite(known.b):
+        table.header["SLOPE_B"] = (known.b, "noise of sums of N spaxels: 1 + b log10(N)")
+    return table
 
 
 def text_column(name: str, texts: Iterable[str], least: int = 64) -> fits.Column:

@@ -14,7 +14,8 @@ from ifujax.data.cube import Cube
 from ifujax.data.spaxels import gather
 from ifujax.errors import DataError, UsageError, unknown
 from ifujax.inference.precision import working_precision
-from ifujax.inference.status import NOT_CONVERGED, STATUS_FLAGS, WARN_FLAGS, decode
+from ifujax.inference.status import NOT_CONVERGED, STATUS_FLAGS, STRUCTURED_RESIDUALS, WARN_FLAGS, decode
+from ifujax.lines.noise import worst_in_words
 from ifujax.lines.products.headers import fits_unit
 from ifujax.lines.products.ifscube import status_sentence
 from ifujax.models.doppler import C_KMS
@@ -353,7 +354,11 @@ class LoadedFit:
                 if name in self.errors:
                     shown += f" +- {self.errors[name][i, y, x]:.2g}"
                 text.append(f"    {name:<24}{shown} {units[name]}".rstrip())
-        text += [f"  note: {flag.sentence}" for flag in decode(int(self.maps["warn"][y, x]), WARN_FLAGS)]
+        for flag in decode(int(self.maps["warn"][y, x]), WARN_FLAGS):
+            where = (
+                worst_in_words(*self.maps["stretch"][:, y, x]) if flag == STRUCTURED_RESIDUALS and "stretch" in self.maps else ""
+            )
+            text.append(f"  note: {flag.sentence}{where}")
         return "\n".join(text)
 
     def summary(self) -> str:

@@ -28,6 +28,7 @@ from ifujax.lines.products.headers import (
     cube_header,
     fits_unit,
     map_header,
+    noise_table,
     primary_header,
     spectral_cards,
     text_column,
@@ -65,7 +66,8 @@ def write_product(
 
     Cubes: FITSPEC, VAR, FITCONT, STELLAR, MODEL, FLAGS (wave, y, x). SOLUTION (for each line: peak amplitude, velocity,
     observed sigma, then h_3, h_4 or lorentz_fwhm: see PARNAMES), FLUX_M, FLUX_D, EQW_M, EQW_D (one plane a line), each with
-    its ``_ERR``; RED_CHI, DOF, STATUS, WARN, MASK2D (y, x); tables SPECIDX, PARNAMES, FEATWL, FITCONFIG. DISP and
+    its ``_ERR``; RED_CHI, DOF, STATUS, WARN, MASK2D (y, x); STRETCH (wavelength, width, share; y, x) of the worst
+    residuals; tables SPECIDX, PARNAMES, FEATWL, FITCONFIG, NOISECOR. DISP and
     MC_RUNS (realisation, plane, y, x) after Monte Carlo runs,
     VWIDTH_M, VWIDTH_D and VWIDTH_I where ``[velocity_width]`` asks for them.
 
@@ -226,8 +228,8 @@ def _fill(fit: CubeFit, maps: dict[str, np.memmap], progress: Progress | None) -
             progress("write", last * nx, ny * nx)
 
 
-def _images(fit: CubeFit) -> tuple[list[fits.ImageHDU], list[fits.ImageHDU]]:
-    """Return IFSCube's image extensions in its order (scripts may count them), and those that it hasn't."""
+def _images(fit: CubeFit) -> tuple[list[fits.ImageHDU], list[Any]]:
+    """Return IFSCube's image extensions in its order (scripts may count them), and extensions that it hasn't."""
     density, flux = fits_unit(fit.cube.unit), fits_unit(fit.cube.unit, times="Angstrom")
     planes = parameter_planes(fit)
     names = [f"{line} {SPELLINGS.get(parameter, parameter)}" for line, parameter in planes]
@@ -269,8 +271,17 @@ def _images(fit: CubeFit) -> tuple[list[fits.ImageHDU], list[fits.ImageHDU]]:
     bit_cards(warn.header, WARN_FLAGS, "nothing to say")
     skipped = ((fit.status & SKIPPED.value) != 0).astype(np.uint8)
     theirs += [status, _image(fit, "MASK2D", skipped, "1 = skipped")]
-    ours += [warn, _image(fit, "DOF", fit.dof, "degrees of freedom")]
+    ours += [warn, _image(fit, "DOF", fit.dof, "degrees of freedom"), *noise_hdus(fit)]
     return theirs, ours
+
+
+def noise_hdus(fit: CubeFit) -> list[Any]:
+    """Return where residuals are worst, and how the noise is correlated."""
+    at = fit.worst_stretch
+    planes = np.stack([at.wavelength, at.width, at.share]).astype(np.float32)
+    names = ("wavelength", "width", "share of chi2")
+    stretch = _image(fit, "STRETCH", planes, "worst stretch of the residuals", "", names, ("Angstrom", "Angstrom", ""))
+    return [stretch, noise_table(fit)]
 
 
 def parameter_planes(fit: CubeFit) -> list[tuple[str, str]]:

@@ -83,17 +83,22 @@ class ComponentFit:
         """[candidate, y, x] the criterion: lower is better, NaN where the candidate was not fitted.
 
         With `instrument_dispersion` chi2 and the number of pixels are divided by it, so that correlated pixels count once. With
-        `scale_errors` the noise is what the most complex candidate (of those fitted) leaves: chi2 is divided by its reduced chi2.
+        `noise` other than given it is what the most complex candidate (of those fitted) leaves: chi2 is divided by its reduced
+        chi2. Correlated pixels count as the fewer that have as much to say: by the growth of that candidate's variances.
         """
         options = self.fits[0].config.fit
         chi2 = np.stack([fit.chi2 for fit in self.fits]) / options.instrument_dispersion
-        if options.scale_errors:
+        if options.noise != "given":
             scale = np.ones(self.shape)
             for k in np.argsort(self.n_free, kind="stable"):
                 usable = np.isfinite(chi2[k]) & (self.fits[k].dof > 0)
                 scale = np.where(usable, chi2[k] / np.where(usable, self.fits[k].dof, 1.0), scale)
             chi2 = chi2 / scale
-        n_data = [fit.n_good / options.instrument_dispersion for fit in self.fits]
+        richest, alike = self.fits[int(np.argmax(self.n_free))].fitter, 1.0
+        if richest.correlation is not None and richest.pooled is not None:
+            alike = max(richest.pooled.growth(richest.correlation), 1.0)
+        chi2 = chi2 / alike
+        n_data = [fit.n_good / (options.instrument_dispersion * alike) for fit in self.fits]
         return np.stack([criterion_of(self.criterion, *each) for each in zip(chi2, n_data, self.n_free)])
 
     @cached_property

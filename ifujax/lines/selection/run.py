@@ -34,7 +34,7 @@ _ALIKE = (
     "optimization_window",
     "minimum_good_fraction",
     "individual_spec",
-    "scale_errors",
+    "noise",
 )
 """Options of the fit that say which data count, and how much."""
 

@@ -292,12 +292,12 @@ def test_noise_scaled_as_the_errors_are() -> None:
         chi2 = fit.found.chi2.copy()
         chi2[11] = value
         without = drawn(replace(fit, found=replace(fit.found, chi2=chi2)), where=[(3, 2), (2, 2)])
-        reason = f"no noise: it is scaled by the root of the reduced chi2 (scale_errors), which is {value:g}."
+        reason = f"no noise: it is scaled by the root of the reduced chi2 (noise: scaled), which is {value:g}."
         assert without.describe(3, 2) == f"spaxel x=3, y=2: not sampled: {reason}"
     for chi2 in (np.zeros(12), np.full(12, np.nan)):
         noiseless = replace(fit, found=replace(fit.found, chi2=chi2))
         for where, count in ((None, 12), ([(3, 2)], 1)):
-            with pytest.raises(DataError, match=rf"reduced chi2 above 0.*scale_errors; got none in {count} that were fitted"):
+            with pytest.raises(DataError, match=rf"reduced chi2 above 0.*got none in {count} that were fitted"):
                 drawn(noiseless, where=where)
 
 
