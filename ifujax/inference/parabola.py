@@ -41,8 +41,8 @@ def errors_hold(
 
     Each parameter that the model isn't linear in is moved by one and two errors to either side, with the others following as
     the covariance says and the linear block solved for; within the bounds. Where chi2 rises by less than half or more than
-    twice what the parabola through the curvature has there, intervals from that curvature are not to be trusted; nor where such a
-    parameter rests at a bound.
+    twice what the parabola through the curvature has there, intervals from that curvature are not to be trusted. Whether a
+    parameter rests at a bound is another matter (`AT_BOUND`).
 
     Parameters
     ----------
@@ -76,10 +76,8 @@ def errors_hold(
     >>> errors_hold(decay, space, obs, fit.x).tolist()
     [True, False]
     """
-    actual, said, resting = rises(
-        model, space, obs, x, options=options, precision=precision, devices=devices, blocks_for=blocks_for
-    )
-    holds: np.ndarray = ~np.asarray(resting, bool)
+    actual, said = rises(model, space, obs, x, options=options, precision=precision, devices=devices, blocks_for=blocks_for)
+    holds = np.ones(len(x), bool)
     for k, step in enumerate(_STEPS):
         low, high = _LIMITS[abs(step)]
         with np.errstate(invalid="ignore"):
@@ -98,11 +96,10 @@ def rises(
     precision: str = "float64",
     devices: Sequence[Any] | str | None = None,
     blocks_for: int = 1,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Return by how much chi2 rises, and the parabola says it does, at -2, -1, 1, 2 errors: (batch, parameters, 4) each.
 
-    Also whether any of the parameters rests at a bound (batch,). Parameters are those of `errors_hold`. Zeros for parameters
-    without an error, and rows of NaN.
+    Parameters are those of `errors_hold`. Zeros for parameters without an error, and rows of NaN.
     """
     model = as_model(model)
     runner = Runner(model, space, obs, options, None, precision, choose_devices(devices), blocks_for)
@@ -117,9 +114,9 @@ def rises(
         return jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64)[: len(rows)], end)
 
     parts = [result for _, result in run_blocks(task, np.arange(obs.batch), size, runner.devices, precision)]
-    actual, said, resting = (np.concatenate([part[k] for part in parts]) for k in range(3))
+    actual, said = (np.concatenate([part[k] for part in parts]) for k in range(2))
     actual[~known], said[~known] = 0.0, 0.0
-    return actual, said, np.asarray(resting > 0) & known
+    return actual, said
 
 
 def _not_linear(model: Any, space: ParameterSpace) -> tuple[int, ...]:
@@ -131,7 +128,7 @@ def _not_linear(model: Any, space: ParameterSpace) -> tuple[int, ...]:
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _rises(model: Any, options: Options, which: tuple[int, ...], block: Block, x: Array) -> tuple[Array, Array, Array]:
+def _rises(model: Any, options: Options, which: tuple[int, ...], block: Block, x: Array) -> tuple[Array, Array]:
     low, high = box_of(block)
     here = evaluate(model, options, block, x)
     free = (low < high).astype(x.dtype)
@@ -154,6 +151,4 @@ def _rises(model: Any, options: Options, which: tuple[int, ...], block: Block, x
     _, (actual, said) = lax.scan(chi2_at, None, moves)
     shape = (len(which), len(_STEPS), x.shape[0])
     actual, said = (jnp.moveaxis(each.reshape(shape), 2, 0) for each in (actual, said))
-    some = jnp.asarray(which)
-    resting = jnp.any((felt & ((x <= low) | (x >= high)))[:, some], axis=1)
-    return actual, said, resting
+    return actual, said

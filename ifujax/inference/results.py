@@ -80,7 +80,7 @@ class FitResult:
         return replace(self, **{name: _map(value, put, theirs[name]) for name, value in self._arrays().items()})
 
     def _arrays(self) -> dict[str, Any]:
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "absorbed"}  # of no row
         return {name: value for name, value in values.items() if isinstance(value, np.ndarray | Mapping)}
 
     def raise_if_failed(self) -> FitResult:
