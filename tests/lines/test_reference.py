@@ -17,7 +17,7 @@ from tests.reference import reference_data
 
 FOLDER = ("line_fitting", "ifscube")
 CUBES = ("halpha_cube__ngc3081", "halpha_cube_noconstr")
-SPECTRA = {"halpha_gauss__manga": 8, "halpha_gauss_ngc6300": 1}
+SPECTRA = {"halpha_gauss__manga": 30, "halpha_gauss_ngc6300": 1}
 """One-spectrum runs of two components, and how many starts they need."""
 
 

@@ -86,17 +86,21 @@ class StartFinder:
             Identity of each spectrum: its random starts do not depend on order or chunks.
         """
         extra = n_starts - 1
-        ranked = extra - extra // 4
+        chance = extra // 4
+        ranked = extra - chance
         count = 1 + max(ranked, SHARED_RIVALS if self.pairs else RIVALS * len(self.components))
         found = np.full((3, count, len(residual), len(self.setup.lines)), np.nan)
         gain = np.empty((len(residual), len(self.components)))
+        lone = np.full((3, len(self.components) * bool(self.pairs), *found.shape[2:]), np.nan)
         for first in range(0, len(residual), _ROWS_AT_ONCE):
             part = slice(first, first + _ROWS_AT_ONCE)
             spectra = _Spectra.of(residual[part], ivar[part], self.components)
             gain[part] = self._place(spectra, 1 + ranked, found[:, :, part])
-        ways = [Starts(*found)]
-        if extra // 4:
-            ways.append(self._random(ways[0], extra // 4, seed_rows))
+            for first in range(lone.shape[1]):
+                self._after_another(spectra, first, lone[:, first, part])
+        ways = [Starts(*found), Starts(*lone)]
+        if chance:
+            ways.append(self._random(ways[0], chance, seed_rows))
         every = (np.concatenate([getattr(way, name) for way in ways]) for name in ("velocity", "sigma", "strength"))
         velocity, sigma, strength = every
         return Starts(velocity, sigma, _rounded(strength), gain)
@@ -289,6 +293,20 @@ class StartFinder:
             moving = moving[(now != before).any(axis=1)]
             if not moving.size:
                 return
+
+    def _after_another(self, spectra: _Spectra, first: int, found: np.ndarray) -> None:
+        """Write a component that has all that it can have, and the others in what it leaves, into `found` (3, n, lines).
+
+        Of components that share lines one may be all there is to see, and the other somewhere in the noise.
+        """
+        rows, left = np.arange(len(spectra.y)), spectra.y
+        for c in (first, *(c for c in range(len(self.components)) if c != first)):
+            component = self.components[c]
+            gain, strengths = spectra.score(c, left)
+            place = np.argmax(gain, axis=1)
+            own = strengths[:, rows, place].T
+            left = left - np.einsum("nk,nkp->np", own, component.templates[place])
+            _write(found, [component], place[:, None], [own], spectra.scale, np.ones(len(rows), bool))
 
     def _random(self, first: Starts, count: int, seed_rows: np.ndarray) -> Starts:
         """Random velocities (uniform) and widths (log-uniform) within each component's grid, the best start's strengths."""
