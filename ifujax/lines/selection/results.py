@@ -12,6 +12,7 @@ import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.errors import UsageError, unknown
+from ifujax.inference.status import UNDECIDED
 from ifujax.lines.config import Line
 from ifujax.lines.results import CubeFit
 from ifujax.lines.selection.criteria import Criterion, choose, criterion_of, evidence_of, weights_of
@@ -19,6 +20,10 @@ from ifujax.lines.selection.nested import SAME_LINE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+_VERY_STRONG = 10.0
+"""Difference of a criterion from which the evidence is "very strong" (Kass & Raftery 1995, JASA 90, 773)."""
 
 
 def components_per_line(lines: Sequence[Line]) -> int:
@@ -180,8 +185,13 @@ class ComponentFit:
 
     @property
     def warn(self) -> np.ndarray:
-        """[y, x] int32: advisory bits of the chosen candidate (`ifujax.WARN_FLAGS`)."""
-        return self._of_choice(np.stack([fit.warn for fit in self.fits]), 0)
+        """[y, x] int32: advisory bits of the chosen candidate (`ifujax.WARN_FLAGS`).
+
+        `UNDECIDED` where the evidence against the best of the others is less than very strong (10): a component that was missed,
+        or one too many, makes widths and fluxes wrong by more than their errors.
+        """
+        bit = np.where((self.choice >= 0) & (self.evidence < _VERY_STRONG), UNDECIDED.value, 0)
+        return (self._of_choice(np.stack([fit.warn for fit in self.fits]), 0) | bit).astype(np.int32)
 
     @property
     def chi2(self) -> np.ndarray:
