@@ -56,10 +56,11 @@ def sums_of(fitter: ChunkFitter, found: ChunkResult) -> ResidualSums:
 
 
 def typical_absorption(fitter: ChunkFitter, rows: np.ndarray, found: ChunkResult) -> np.ndarray:
-    """Return what a fit takes of the noise, from some that lie evenly among all fitted spaxels (flat indices)."""
+    """Return what a fit takes of the noise, from some fitted spaxels (flat indices): evenly by chi2, the same in any order."""
     sound = np.flatnonzero(found.status == 0)
     if not sound.size:
         return np.zeros(N_ABSORBED)
+    sound = sound[np.argsort(found.chi2[sound], kind="stable")]
     # Few of them count, but a batch of another size than before would compile anew.
     some = sound[np.linspace(0, len(sound) - 1, SAMPLE).round().astype(int)]
     some = np.resize(some, min(max(len(rows), 1), _BATCH))
