@@ -27,9 +27,9 @@ _SWEEPS = 3
 """How often every component is placed again beside the others."""
 RIVALS, SHARED_RIVALS = 3, 9
 """Most placements beside the best that are tried by default, for each component; the second, in all, where they share lines."""
-_MARGIN, _COARSE = 12.0, 0.12
-"""A placement is a rival if its gain in chi2 is within the first, or within the second of the best gain: what a grid point
-halfway between two others loses."""
+_MARGIN, _COARSE = 5.0, 0.12
+"""A placement is a rival if its gain in chi2 is within the first, and this share, of the best gain: what a grid point halfway
+between two others loses."""
 _ELSEWHERE, _NEARLY = 2, 4.0
 """Places beside its own at which each component of a fit is tried, where it does as well but for this much of chi2."""
 _APART, _BLENDED_APART = 1.5, 0.5
@@ -180,13 +180,13 @@ class StartFinder:
         Parameters
         ----------
         ivar : array (n, n_pix)
-            Inverse variance, 0 = masked; their median stands for that of pixels that are missing.
+            Inverse variance, 0 = masked; the mean of a row stands for that of pixels that are missing.
         velocity, sigma : array (n, lines)
             Where each line is, km/s; NaN counts as seen in full.
         """
         found = np.ones(velocity.shape)
-        used = ivar > 0
-        typical = np.array([np.median(row[good]) if good.any() else 1.0 for row, good in zip(ivar, used)])
+        typical = ivar.sum(axis=1) / np.maximum((ivar > 0).sum(axis=1), 1)
+        typical = np.where(typical > 0, typical, 1.0)
         gaps = np.flatnonzero((ivar < 0.1 * typical[:, None])[:, self.inside].any(axis=1) | self.truncated)
         weight = np.minimum(ivar[gaps] / typical[gaps, None], 10.0).astype(np.float32)
         for component in self.components:
@@ -207,6 +207,8 @@ class StartFinder:
         Return by how much each component of the best lowers chi2 (n, components).
         """
         components, rows = self.components, np.arange(len(spectra.y))
+        if len(components) == 1:
+            return self._place_one(spectra, least, found)
         alone = [spectra.score(c, spectra.y)[0] for c in range(len(components))]
         pool = self._ends(spectra, alone)
         settled = len(pool)
@@ -234,7 +236,7 @@ class StartFinder:
         solved = [joint(components, places, spectra.weighted, spectra.w)[:2] for places in pool]
         gain = np.where(np.stack(known), np.stack([own for own, _ in solved]), -np.inf)
         top = solved[0][0]
-        margin = np.maximum(_MARGIN, _COARSE * top)
+        margin = _MARGIN + _COARSE * top
         # The best; where components came to rest, each a basin of its own; what is near the best, or a way of sharing.
         tier = np.where(np.arange(len(pool)) <= settled, 1, 0)
         tier[0] = 2
@@ -249,6 +251,32 @@ class StartFinder:
             _write(found[:, k], components, np.stack(pool)[chosen, rows], strengths, spectra.scale, kept)
         return own_gain
 
+    def _place_one(self, spectra: _Spectra, least: int, found: np.ndarray) -> np.ndarray:
+        """Do the same for the only component: the score says it all."""
+        component, rows = self.components[0], np.arange(len(spectra.y))
+        gain, strengths = spectra.score(0, spectra.y)
+        best = np.argmax(gain, axis=1)
+        top = gain[rows, best]
+        _write(found[:, 0], [component], best[:, None], [strengths[:, rows, best].T], spectra.scale, np.ones(len(rows), bool))
+        reach = np.where(spectra.blended(0, best), _BLENDED_APART, _APART)
+        others = np.where(component.near(best, reach), -np.inf, gain)
+        margin = _MARGIN + _COARSE * top
+        for k in range(1, found.shape[1]):
+            # Most spectra have no rival: the others need not be looked at.
+            some = np.flatnonzero(others.max(axis=1) > (-np.inf if k < least else top - margin))
+            if not some.size:
+                break
+            place = np.argmax(others[some], axis=1)
+            target = np.full((3, len(some), found.shape[3]), np.nan)
+            own = strengths[:, some, place].T
+            _write(target, [component], place[:, None], [own], spectra.scale[some], np.ones(len(some), bool))
+            found[:, k, some] = target
+            left = others[some]
+            left[component.near(place, reach[some])] = -np.inf
+            others = np.full_like(others, -np.inf)
+            others[some] = left
+        return top[:, None]
+
     def _ends(self, spectra: _Spectra, alone: list[np.ndarray]) -> list[np.ndarray]:
         """Return where components come to rest, (n, components) grid points.
 
@@ -257,8 +285,6 @@ class StartFinder:
         `alone` are the gains (n, grid) of each component by itself.
         """
         components, rows = self.components, np.arange(len(spectra.y))
-        if len(components) == 1:
-            return [np.argmax(alone[0], axis=1)[:, None]]
         count = max(2, int(_MOST_WAYS ** (1 / len(components)) + 1e-9))
         reach = np.full(len(rows), _APART)
         peaks = [np.stack([place for place, _ in _peaks(c, gain, count, reach)], axis=1) for c, gain in zip(components, alone)]
