@@ -101,7 +101,10 @@ def test_ten_kinds_of_blends() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 8, 16])
 def test_random_models_reach_scipy_from_the_truth(number: int) -> None:
-    """One, two and three groups in any order, masks, wrong guesses: 99 % of default fits end as low as scipy from the truth."""
+    """One, two and three groups in any order, masks, wrong guesses: 99 % of default fits end as low as scipy from the truth.
+
+    Fits that hold a line which the data say nothing about are of another model; they are flagged.
+    """
     structure = draw_structures(24, 1)[number]
     above, n = 0, 0
     for k in range(12):
@@ -109,9 +112,9 @@ def test_random_models_reach_scipy_from_the_truth(number: int) -> None:
         fit = ifujax.fit_cube(problem.cube(), problem.model())
         weight = np.where(problem.bad, 0.0, 1.0 / problem.sigma)
         for j, (values, w) in enumerate(zip(problem.values, weight)):
-            if fit.status.ravel()[j] == 0:
+            if fit.status.ravel()[j] == 0 and not fit.found.unseen[j].any():
                 n += 1
                 above += bool(fit.chi2.ravel()[j] > 2 * problem.lines.scipy(problem.x[j], values, w).cost + NEAR)
     print(f"{structure}: {above} of {n} end above scipy from the truth")
-    assert n > 100
-    assert above <= 3
+    assert n > 80
+    assert above <= 0.03 * n
