@@ -12,7 +12,7 @@ import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.errors import UsageError, unknown
-from ifujax.inference.status import UNDECIDED
+from ifujax.inference.status import CORRELATED_NOISE, UNDECIDED
 from ifujax.lines.config import Line
 from ifujax.lines.results import CubeFit
 from ifujax.lines.selection.criteria import Criterion, choose, criterion_of, evidence_of, weights_of
@@ -188,10 +188,14 @@ class ComponentFit:
         """[y, x] int32: advisory bits of the chosen candidate (`ifujax.WARN_FLAGS`).
 
         `UNDECIDED` where the evidence against the best of the others is less than very strong (10): a component that was missed,
-        or one too many, makes widths and fluxes wrong by more than their errors.
+        or one too many, makes widths and fluxes wrong by more than their errors. Whether noise is correlated is what the most
+        complex candidate says: what others leave may pass for it.
         """
         bit = np.where((self.choice >= 0) & (self.evidence < _VERY_STRONG), UNDECIDED.value, 0)
-        return (self._of_choice(np.stack([fit.warn for fit in self.fits]), 0) | bit).astype(np.int32)
+        noise = self.fits[int(np.argmax(self.n_free))].warn & CORRELATED_NOISE.value
+        bit = bit | np.where(self.choice >= 0, noise, 0)
+        own = self._of_choice(np.stack([fit.warn for fit in self.fits]), 0) & ~CORRELATED_NOISE.value
+        return (own | bit).astype(np.int32)
 
     @property
     def chi2(self) -> np.ndarray:

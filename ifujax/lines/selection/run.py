@@ -107,18 +107,22 @@ def fit_components(
     order, overlap = _by_size(configs, cut)
     fits: dict[int, CubeFit] = {}
     for step, k in enumerate(order):
-        fits[k] = fit_cube(
-            cube,
-            configs[k],
-            continuum=continuum,
-            starts=max(configs[k].fit.starts, STARTS) if starts is None and overlap[k] else starts,
-            precision=precision,
-            devices=devices,
-            chunk_size=chunk_size,
-            progress=_step_of(progress, step, len(order)),
-            checkpoint=None if checkpoint is None else cast("ChunkStore", _Shelf(checkpoint, f"candidate{k}-")),
-            comparison=Comparison(configs, tuple(fits.values())),
-        )
+        with warnings.catch_warnings():
+            if step < len(order) - 1:
+                # What a model with too few components leaves passes for noise: the richest one says how that is.
+                warnings.filterwarnings("ignore", "noise is correlated", IfujaxWarning)
+            fits[k] = fit_cube(
+                cube,
+                configs[k],
+                continuum=continuum,
+                starts=max(configs[k].fit.starts, STARTS) if starts is None and overlap[k] else starts,
+                precision=precision,
+                devices=devices,
+                chunk_size=chunk_size,
+                progress=_step_of(progress, step, len(order)),
+                checkpoint=None if checkpoint is None else cast("ChunkStore", _Shelf(checkpoint, f"candidate{k}-")),
+                comparison=Comparison(configs, tuple(fits.values())),
+            )
     ordered = tuple(fits[k] for k in range(len(configs)))
     return ComponentFit(ordered, names, criterion, allowed, time.perf_counter() - began)
 
