@@ -19,6 +19,7 @@ EDGES = pixel_edges(WAVELENGTH)
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:noise is correlated")  # the reference takes it as given, too
 def test_quantiles_against_numpyro() -> None:
     differences = []
     for spaxel in chain(simulated_spaxels(1), real_spaxels(3)):
