@@ -15,7 +15,7 @@ from ifujax.inference.options import DEFAULT_OPTIONS, Options
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
 from ifujax.inference.runner import Progress, Runner
-from ifujax.inference.starts import lowest_ends, pack_starts
+from ifujax.inference.starts import Rivals, lowest_ends, pack_starts
 from ifujax.inference.uncertainty import Derived
 
 
@@ -80,8 +80,8 @@ def fit_batch(
     runner = Runner(model, space, obs, options, derived, precision, choose_devices(devices), blocks_for)
     which, row = np.nonzero(np.all(np.isfinite(rows_of_start), axis=2))
     ends = runner.solve(row, rows_of_start[which, row], progress, race=race)
-    best, gap = lowest_ends(ends, which, row, (n_starts, batch))
-    return runner.finish(best, gap)
+    best, rivals = lowest_ends(ends, which, row, (n_starts, batch))
+    return runner.finish(best, rivals)
 
 
 def evaluate_batch(
@@ -109,4 +109,4 @@ def evaluate_batch(
     runner = Runner(model, space, obs, options, derived, precision, choose_devices(devices))
     known = np.isfinite(rows).all(axis=1)
     best = {"x": rows, "phase": np.where(known, CONVERGED, FAILED), "n_iter": np.zeros(obs.batch, np.int32)}
-    return runner.finish(best, np.full(obs.batch, np.inf))
+    return runner.finish(best, Rivals.none(rows.shape[1]))

@@ -35,6 +35,8 @@ class FitResult:
         Free parameters of one fit, the linear block included.
     x : array (batch, n)
         The fitted vector itself, for `sample` and restarts.
+    element_warn : array (batch, n)
+        Which bits of `warn` concern each of its elements (the first n of `covariance_names`).
     residuals : array (batch, sums) or None
         With ``options.residual_sums``: see `ifujax.inference.residuals.ResidualSums`.
     absorbed : array or None
@@ -56,6 +58,7 @@ class FitResult:
     warn: np.ndarray
     n_free: int
     x: np.ndarray
+    element_warn: np.ndarray
     residuals: np.ndarray | None = None
     absorbed: np.ndarray | None = None
 
@@ -78,6 +81,11 @@ class FitResult:
 
         theirs = other._arrays()
         return replace(self, **{name: _map(value, put, theirs[name]) for name, value in self._arrays().items()})
+
+    def with_warnings(self, element_warn: np.ndarray) -> FitResult:
+        """Return a copy with further bits (batch, n) of the elements of `x`, which `warn` gets too."""
+        each = self.element_warn | element_warn
+        return replace(self, element_warn=each, warn=self.warn | np.bitwise_or.reduce(each, axis=1))
 
     def _arrays(self) -> dict[str, Any]:
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "absorbed"}  # of no row

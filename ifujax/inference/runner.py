@@ -23,7 +23,7 @@ from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.race import BEHIND, give_up
 from ifujax.inference.residuals import N_ABSORBED, SAMPLE, absorption
 from ifujax.inference.results import FitResult
-from ifujax.inference.starts import RIVAL, UNSURE
+from ifujax.inference.starts import Rivals
 from ifujax.inference.uncertainty import Derived, finish, user_covariance
 
 Progress = Callable[[str, int, int], None]
@@ -191,8 +191,8 @@ class Runner:
             moved = jax.vmap(inside_line)(jax.tree.map(lambda leaf: leaf[rows], self.wide), x)
         return np.array(moved)
 
-    def finish(self, best: dict[str, np.ndarray], gap: np.ndarray) -> FitResult:
-        """Values, errors and bits of every row at its best end; the next minimum is `gap` (batch,) higher."""
+    def finish(self, best: dict[str, np.ndarray], rivals: Rivals) -> FitResult:
+        """Values, errors and bits of every row at its best end."""
         batch = self.obs.batch
         size = self.block_size(batch)
         start = np.where(np.isfinite(best["x"]), best["x"], 0).astype(self.dtype)
@@ -217,12 +217,11 @@ class Runner:
         status |= np.where((n_good > 0) & (best["phase"] == FAILED), bits.NOT_FINITE.value, 0).astype(np.int32)
         status |= np.where((best["phase"] == RUNNING) | (best["phase"] == STUCK), bits.NOT_CONVERGED.value, 0).astype(np.int32)
         status |= np.where((status == 0) & ~np.isfinite(end["chi2"]), bits.NOT_FINITE.value, 0).astype(np.int32)
-        warn = np.where(self._at_bound(best["x"]), bits.AT_BOUND.value, 0)
-        warn |= np.where(end["unconstrained"] > 0, bits.UNCONSTRAINED.value, 0)
-        warn |= np.where(gap < RIVAL, bits.OTHER_MINIMUM.value, 0)
-        warn |= np.where(gap < UNSURE, bits.ERRORS_NOT_TRUSTED.value, 0)
+        each = np.where(self._at_bound(best["x"]), bits.AT_BOUND.value, 0)
+        each |= np.where(end["unconstrained"] > 0, bits.UNCONSTRAINED.value, 0)
+        each |= rivals.bits(best["x"], end["x_error"])
         lost = status != 0
-        warn = np.where(lost, 0, warn).astype(np.int32)
+        each = np.where(lost[:, None], 0, each).astype(np.int32)
 
         def blank(array: np.ndarray) -> np.ndarray:
             array = np.array(array)
@@ -244,7 +243,8 @@ class Runner:
             n_good=n_good,
             n_iter=best["n_iter"],
             status=status,
-            warn=warn,
+            warn=np.bitwise_or.reduce(each, axis=1),
+            element_warn=each,
             n_free=n_free,
             x=blank(best["x"]),
             residuals=blank(end["residuals"]) if "residuals" in end else None,
@@ -261,14 +261,14 @@ class Runner:
         return np.mean(found, axis=0) if found else np.zeros(N_ABSORBED)
 
     def _at_bound(self, x: np.ndarray) -> np.ndarray:
-        """Whether a parameter lies on the edge of its box."""
+        """Whether each parameter lies on the edge of its box."""
         if not x.shape[1] or self.options.bounds == "transform":
-            return np.zeros(x.shape[0], bool)
+            return np.zeros(x.shape, bool)
         # All rows at once, on columns: a vmap would compile anew for every size of a batch.
         with jax.enable_x64(True):
             sides = jax.tree.map(np.transpose, self.wide).box()
         low, high = (np.stack([np.asarray(side) for side in each], axis=1).astype(self.dtype) for each in sides)
-        return np.asarray((((x <= low) | (x >= high)) & (low < high)).any(axis=1))
+        return np.asarray(((x <= low) | (x >= high)) & (low < high))
 
 
 def _cast_array(dtype: np.dtype, leaf: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ifujax.errors import UsageError, unknown
+from ifujax.inference import status as bits
 from ifujax.inference.levenberg_marquardt import CONVERGED, FAILED, RUNNING
 from ifujax.inference.parameters import ParameterSpace
 
@@ -17,6 +19,32 @@ _SAME = 1e-3
 """Ends whose chi2 agree to this are one minimum."""
 RIVAL, UNSURE = 1.0, 4.0
 """How far above the lowest another minimum is a rival to it, and makes errors unsure: as high as 95 % intervals reach."""
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Other minima that starts converged to, not much higher than the lowest of their fit.
+
+    `row` (m,) says which fit each belongs to, `x` (m, n) where it is, `above` (m,) how much higher its chi2.
+    """
+
+    row: np.ndarray
+    x: np.ndarray
+    above: np.ndarray
+
+    @classmethod
+    def none(cls, n: int) -> Rivals:
+        """Return no rivals in `n` dimensions."""
+        return cls(np.zeros(0, int), np.zeros((0, n)), np.zeros(0))
+
+    def bits(self, x: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """Return `OTHER_MINIMUM` and `ERRORS_NOT_TRUSTED` (fits, n) of what differs by more than its error from the fits' `x`."""
+        found = np.zeros(x.shape, np.int32)
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(self.x - x[self.row]) > error[self.row]
+        bit = np.where(self.above < RIVAL, bits.OTHER_MINIMUM.value, 0) | bits.ERRORS_NOT_TRUSTED.value
+        np.bitwise_or.at(found, self.row, np.where(apart, bit[:, None], 0).astype(np.int32))
+        return found
 
 
 def pack_starts(space: ParameterSpace, start: Mapping[str, Any] | Any, batch: int) -> np.ndarray:
@@ -67,7 +95,7 @@ def _pack_row(space: ParameterSpace, given: dict[str, Any]) -> Any:
 
 def lowest_ends(
     ends: Mapping[str, np.ndarray], which: np.ndarray, row: np.ndarray, shape: tuple[int, int]
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+) -> tuple[dict[str, np.ndarray], Rivals]:
     """Keep the start of each fit that ended lowest, converged ones first.
 
     Parameters
@@ -82,8 +110,8 @@ def lowest_ends(
     -------
     best : dict
         The same for each fit; FAILED, with NaN, where there was no start.
-    gap : array (batch,)
-        How much higher the next minimum is that another start converged to; infinite where there is none.
+    rivals : Rivals
+        Ends of the others within `UNSURE`.
     """
     chi2, rank, index = np.full(shape, np.inf), np.full(shape, 3), np.zeros(shape, int)
     chi2[which, row] = np.where(np.isfinite(ends["chi2"]), ends["chi2"], np.inf)
@@ -98,6 +126,6 @@ def lowest_ends(
     best["phase"][without] = FAILED
     best["x"][without] = np.nan
     with np.errstate(invalid="ignore"):
-        above = chi2 - chi2[winner, fits][None]
-        gap = np.where((rank == 0) & (above > _SAME), above, np.inf).min(axis=0, initial=np.inf)
-    return best, gap
+        above = ends["chi2"] - chi2[winner, fits][row]
+        rival = np.flatnonzero((ends["phase"] == CONVERGED) & (above > _SAME) & (above < UNSURE))
+    return best, Rivals(row[rival], ends["x"][rival], above[rival])

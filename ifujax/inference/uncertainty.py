@@ -82,10 +82,10 @@ def covariance_of(hessian: Array, options: Options) -> tuple[Array, Array]:
 def finish(model: Any, options: Options, derived: Derived | None, block: Block, x: Array) -> dict[str, Any]:
     """Evaluate solutions: chi2, named values, errors, covariance, derived quantities.
 
-    Returns a dict of arrays with a leading batch axis: ``chi2``, ``params`` and ``error`` (dicts by
-    name), ``linear`` and ``linear_error``, ``own_error`` and ``correlation`` of the free parameters followed
-    by the linear block (see `user_covariance`), ``unconstrained`` (bool), ``derived`` and ``derived_error``; ``residuals``,
-    and ``slopes`` and ``covariance`` of the first fits, where these are asked for.
+    Returns a dict of arrays with a leading batch axis: ``chi2``, ``params`` and ``error`` (dicts by name), ``linear`` and
+    ``linear_error``, ``own_error`` and ``correlation`` of the free parameters followed by the linear block (see
+    `user_covariance`), ``x_error`` and ``unconstrained`` (bool) of each element of the free vector, ``derived`` and
+    ``derived_error``; ``residuals``, and ``slopes`` and ``covariance`` of the first fits, where these are asked for.
     """
     n, n_lin = x.shape[1], n_linear(model, options)
     at = linearise(model, options, block, x)
@@ -100,6 +100,7 @@ def finish(model: Any, options: Options, derived: Derived | None, block: Block, 
     chi2, hessian, _ = add_priors(block, x, chi2, hessian, jnp.zeros((x.shape[0], n + n_lin), x.dtype))
     covariance, felt = covariance_of(hessian, options)
     found = report(model, derived, block, x, at, everything, covariance, felt, unit) | {"chi2": chi2}
+    found["x_error"] = jnp.sqrt(jnp.maximum(jnp.diagonal(covariance, axis1=1, axis2=2)[:, :n], 0.0))
     if options.residual_sums:
         found["residuals"] = residual_sums(at.residual, block.root_weight > 0)
         # Of few fits it is worked out on the host what they take of the noise.
@@ -187,7 +188,7 @@ def report(
         "linear_error": own_error[:, -n_lin:] if n_lin else own_error[:, :0],
         "own_error": own_error,
         "correlation": correlation,
-        "unconstrained": jnp.any(~felt[:, :n], axis=1),
+        "unconstrained": ~felt[:, :n],
         "derived": quantities,
         "derived_error": quantity_error,
     }

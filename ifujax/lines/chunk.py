@@ -31,7 +31,7 @@ from ifujax.lines.starts.declared import declared_start, moment_start, trivial_s
 from ifujax.lines.starts.packing import Named, named_starts, narrowed, pack_named, scaled_space, starts_of
 from ifujax.lines.starts.search import StartFinder, Starts
 from ifujax.lines.starts.unseen import held, unseen_at_start
-from ifujax.lines.trust import fragile
+from ifujax.lines.trust import fragile, line_warnings
 from ifujax.models.emission import COORDS_AXES
 
 Progress = Callable[[str, int, int], None]
@@ -57,9 +57,9 @@ SHAPE_QUANTITIES = ("h3", "h4", "lorentz_fwhm")
 class ChunkResult:
     """What the fit of some spaxels gives, one row a spaxel.
 
-    `solution` (n, parameters) in the order of the model's `parameter_names`; `values` and `errors`
-    (n, lines, quantities); `linear` (n, K) continuum coefficients; `fitted` (n, bytes) packed bits of the pixels
-    that had a weight; `unseen` (n, lines) lines that the data say nothing about, which were held; `draws`
+    `solution` (n, parameters) in the order of the model's `parameter_names`; `values` and `errors` (n, lines, quantities);
+    `line_warn` (n, lines) the bits that concern each line; `linear` (n, K) continuum coefficients; `fitted` (n, bytes) packed
+    bits of the pixels that had a weight; `unseen` (n, lines) lines that the data say nothing about, which were held; `draws`
     (n, realisations, lines, quantities) of Monte Carlo runs, else none; `residuals` (n, sums) as of
     `ifujax.inference.residuals`.
     """
@@ -70,6 +70,7 @@ class ChunkResult:
     linear: np.ndarray
     status: np.ndarray
     warn: np.ndarray
+    line_warn: np.ndarray
     chi2: np.ndarray
     n_good: np.ndarray
     n_iter: np.ndarray
@@ -250,13 +251,13 @@ class ChunkFitter:
             Observations(obs.values[rows], obs.ivar[rows], obs.coords_of(rows), obs.coords_axes),
             result.x[rows],
             options=replace(self.options, warm_up=False),
-            precision=self.precision,
+            precision="float32",
             devices=self.devices,
             blocks_for=obs.batch,
         )
-        warn = result.warn.copy()
-        warn[rows[~hold]] |= bits.ERRORS_NOT_TRUSTED.value
-        return replace(result, warn=warn)
+        each = np.zeros_like(result.element_warn)
+        each[rows] = np.where(hold, 0, bits.ERRORS_NOT_TRUSTED.value)
+        return result.with_warnings(each)
 
     def without_draws(self) -> ChunkFitter:
         """Return a fitter of the same spaxels that makes no Monte Carlo draws: for passes that are not the last."""
@@ -357,6 +358,7 @@ class ChunkFitter:
             linear=fit.linear if model.n_continuum else ready.polynomial,
             status=status.astype(np.int32),
             warn=np.where(lost, warn, warn | fit.warn).astype(np.int32),
+            line_warn=np.where(lost[:, None], 0, line_warnings(self.setup, fit.element_warn)),
             chi2=np.where(lost, np.nan, fit.chi2),
             n_good=fit.n_good.astype(np.int32),
             n_iter=fit.n_iter.astype(np.int32),

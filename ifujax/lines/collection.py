@@ -28,6 +28,7 @@ class Collection:
             linear=np.full((n, fitter.n_linear), np.nan),
             status=np.full(n, bits.SKIPPED.value, np.int32),
             warn=np.zeros(n, np.int32),
+            line_warn=np.zeros((n, n_lines), np.int32),
             chi2=np.full(n, np.nan),
             n_good=np.zeros(n, np.int32),
             n_iter=np.zeros(n, np.int32),
@@ -73,13 +74,16 @@ class Collection:
         flux, error = (array[:, :, self.quantities.index("flux")] for array in (found.values, found.errors))
         fitted = found.status == 0
         with np.errstate(invalid="ignore", divide="ignore"):
-            weak = ~(np.abs(flux / error) > 3).any(axis=1)
+            weak = fitted[:, None] & ~(np.abs(flux / error) > 3)
             faint = fitted[:, None] & ~(np.abs(flux / error) >= options.sig_threshold)
         width = found.values[:, :, self.quantities.index("equivalent_width")]
-        found.warn[fitted & (np.isnan(width) & np.isfinite(flux)).any(axis=1)] |= bits.CONTINUUM_NOT_POSITIVE.value
+        dark = fitted[:, None] & np.isnan(width) & np.isfinite(flux)
+        found.line_warn[dark] |= bits.CONTINUUM_NOT_POSITIVE.value
+        found.warn[dark.any(axis=1)] |= bits.CONTINUUM_NOT_POSITIVE.value
         if options.fixed:
             return  # nothing was fitted: no errors, no thresholds
-        found.warn[fitted & weak] |= bits.NO_DETECTION.value
+        found.line_warn[weak] |= bits.NO_DETECTION.value
+        found.warn[weak.all(axis=1)] |= bits.NO_DETECTION.value
         lost = np.zeros_like(faint)
         if options.test_jacobian:
             for i, names in enumerate(self.own):

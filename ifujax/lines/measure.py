@@ -86,19 +86,20 @@ class LineQuantities:
     reach: float = WINDOW_SIGMA
     windows: Windows | None = None
 
-    def _per_continuum(self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> tuple[Array, Array]:
-        """Pixel width over continuum within each line's window, (lines, n_pix), times a level; and that level.
+    def _continua(
+        self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords
+    ) -> tuple[Array, Array, Array, Array]:
+        """Return what equivalent widths are made of: pixel widths, the inverse continuum, its level, and which lines have any.
 
-        Divided by the level it turns flux density into equivalent width. (Apart, since the squares of raw
-        flux densities leave float32's range.)
-        All NaN for a line where the continuum is not positive in its window, or the window is empty.
+        Pixel widths within each line's window (lines, n_pix), which are held while differentiating; level over continuum,
+        (1, n_pix), or (lines, n_pix) where lines have their own; the level, which keeps squares of raw flux densities within
+        float32's range; and which lines have a positive continuum in all of their window, (lines,).
         """
         continuum = model.continuum(linear, coords)
         level = lax.stop_gradient(jnp.max(jnp.abs(continuum)))
         level = jnp.where(level > 0, level, 1.0)
         continuum = continuum / level
-        n = len(model.names)
-        inside = jnp.stack([_window(model, params, coords, i, self.reach) for i in range(n)]) > 0
+        inside = jnp.stack([_window(model, params, coords, i, self.reach) for i in range(len(model.names))])
         if self.windows is None:
             each = continuum[None, :]
         else:
@@ -108,9 +109,9 @@ class LineQuantities:
             ]
             each = jnp.stack([continuum if one is None else one for one in own])
         usable = each > 0
-        value = jnp.where(inside, coords.width[None, :] / jnp.where(usable, each, 1.0), 0.0)
-        lost = jnp.any(inside & ~usable, axis=1) | ~jnp.any(inside, axis=1)
-        return jnp.where(lost[:, None], jnp.nan, value), level
+        inverse = jnp.where(usable, 1.0 / jnp.where(usable, each, 1.0), 0.0)
+        known = jnp.any(inside > 0, axis=1) & ~jnp.any((inside > 0) & ~usable, axis=1)
+        return inside * coords.width, inverse, level, known
 
     def from_model(self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
         """Return flux, amplitude, observed sigma and equivalent width of each line.
@@ -124,12 +125,17 @@ class LineQuantities:
         unit = dict(params) | {f"{n}.{kind}": jnp.ones_like(coords.width[0]) for n, kind in zip(model.names, model.strengths)}
         profiles = lax.stop_gradient(jnp.stack([model.line(unit, coords, i) for i in range(len(model.names))]))
         # One product over all lines: separate sums would work the profiles out again for each.
-        per_continuum, level = self._per_continuum(model, params, linear, coords)
-        width = jnp.einsum("lp,lp->l", profiles, per_continuum)
+        width, inverse, level, known = self._continua(model, params, linear, coords)
+        # A continuum that all lines share is differentiated once, not for each of them.
+        if inverse.shape[0] == 1:
+            over = jnp.einsum("lp,p->l", profiles * width, inverse[0])
+        else:
+            over = jnp.einsum("lp,lp->l", profiles * width, inverse)
+        over = jnp.where(known, over, jnp.nan)
         result: dict[str, Array] = {}
         for i, name in enumerate(model.names):
             flux = model.flux(params, i)
-            mean = width[i] / lax.stop_gradient(model.flux(unit, i))
+            mean = over[i] / lax.stop_gradient(model.flux(unit, i))
             result[f"{name}.flux"] = result[f"{name}.flux_direct"] = flux
             result[f"{name}.amplitude"] = model.amplitude(params, i)
             result[f"{name}.sigma"] = model.observed_sigma(params, i)
@@ -139,10 +145,11 @@ class LineQuantities:
 
     def from_residuals(self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
         """Return the weights with which residuals enter the direct flux and equivalent width of each line."""
-        per_continuum, level = self._per_continuum(model, params, linear, coords)
+        width, inverse, level, known = self._continua(model, params, linear, coords)
+        per_continuum = jnp.where(known[:, None], width * inverse, jnp.nan)
         result: dict[str, Array] = {}
         for i, name in enumerate(model.names):
-            result[f"{name}.flux_direct"] = _window(model, params, coords, i, self.reach) * coords.width
+            result[f"{name}.flux_direct"] = width[i]
             result[f"{name}.equivalent_width_direct"] = -per_continuum[i] / level
         return result
 

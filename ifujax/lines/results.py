@@ -178,6 +178,16 @@ class CubeFit:
         """[y, x] int32: advisory bits (`ifujax.WARN_FLAGS`)."""
         return self._image(self.found.warn)
 
+    def line_warn(self, line: str) -> np.ndarray:
+        """Return the advisory bits [y, x] that concern one line: what is known, and how well, differs from line to line.
+
+        Of a line, ``no_detection`` says that its own flux is below 3 errors; bits of the whole spectrum (``chi2_not_1`` and
+        the like) are in `warn` alone.
+        """
+        if line not in self.lines:
+            raise UsageError(unknown("line", line, self.lines))
+        return self._image(self.found.line_warn[:, self.lines.index(line)])
+
     @property
     def chi2(self) -> np.ndarray:
         """[y, x] sum of squared residuals over sigma."""

@@ -145,13 +145,12 @@ class SecondLook:
         with np.errstate(invalid="ignore"):
             fall = before.chi2 - again.chi2
         better = np.where(sound, fall > _BETTER, (before.status != 0) & (again.status == 0))
-        apart = sound & self._apart(before, again)
-        bit = np.where(apart & (np.abs(fall) < RIVAL), bits.OTHER_MINIMUM.value, 0)
-        bit = (bit | np.where(apart & (np.abs(fall) < UNSURE), bits.ERRORS_NOT_TRUSTED.value, 0)).astype(np.int32)
-        warn = result.warn.copy()
-        warn[mine] |= bit
-        again = replace(again, warn=again.warn | bit)
-        return replace(result, warn=warn).replaced(mine[better], again.of(better)), better
+        near = np.where(np.abs(fall) < RIVAL, bits.OTHER_MINIMUM.value, 0)
+        near |= np.where(np.abs(fall) < UNSURE, bits.ERRORS_NOT_TRUSTED.value, 0)
+        bit = np.where(sound[:, None] & self._apart(before, again), near[:, None], 0).astype(np.int32)
+        every = np.zeros_like(result.element_warn)
+        every[mine] = bit
+        return result.with_warnings(every).replaced(mine[better], again.with_warnings(bit).of(better)), better
 
     def _fit(self, mine: np.ndarray, ways: Sequence[Named], space: ParameterSpace | None = None) -> FitResult:
         chosen = self.wide if space is None else space
@@ -160,14 +159,12 @@ class SecondLook:
         start = np.concatenate([pack_named(self.fitter.setup, some, way, len(mine)) for way in ways])
         return self.fitter.solve(some, obs, start, again=True)
 
-    @staticmethod
-    def _apart(one: FitResult, other: FitResult) -> np.ndarray:
-        """Whether two fits of the same rows are different solutions: a parameter differs by more than its error."""
-        apart = np.zeros(len(one.chi2), bool)
-        for name, value in one.params.items():
+    def _apart(self, one: FitResult, other: FitResult) -> np.ndarray:
+        """Which free parameters (n, n_free) of two fits of the same rows differ by more than their error."""
+        apart = np.zeros(one.x.shape, bool)
+        for j, name in enumerate(self.fitter.setup.space.structure.element_names):
             with np.errstate(invalid="ignore"):
-                far = np.abs(value - other.params[name]) > np.fmax(one.error[name], other.error[name])
-            apart |= far.reshape(len(far), -1).any(axis=1)
+                apart[:, j] = np.abs(one.params[name] - other.params[name]) > np.fmax(one.error[name], other.error[name])
         return apart
 
     def _bad(self, result: FitResult) -> np.ndarray:

@@ -81,6 +81,17 @@ def prepare(config: LineFitConfig, rest_edges: np.ndarray, redshift: float) -> S
     )
 
 
+def followers(setup: Setup, name: str) -> list[str]:
+    """Return the parameters that a free one decides: itself, and those that are tied to it, directly or through others."""
+    entries = {entry.name: entry for entry in setup.space.structure.entries}
+
+    def rests_on(other: str) -> bool:
+        expression = entries[other].expression
+        return other == name or (expression is not None and any(map(rests_on, expression.names)))
+
+    return [other for other in entries if rests_on(other)]
+
+
 def _inside(model: EmissionModel, rest_edges: np.ndarray) -> tuple[Line, ...]:
     low, high = rest_edges[0], rest_edges[-1]
     kept = tuple(line for line in model.lines if low <= line.rest_wavelength <= high)

@@ -137,6 +137,10 @@ class SpectrumFit:
         """Advisory bits (`ifujax.WARN_FLAGS`)."""
         return int(self.as_cube.warn[0, 0])
 
+    def line_warn(self, line: str) -> int:
+        """Return the advisory bits that concern one line."""
+        return int(self.as_cube.line_warn(line)[0, 0])
+
     @property
     def chi2(self) -> float:
         """Sum of squared residuals over sigma."""

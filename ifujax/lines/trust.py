@@ -1,11 +1,11 @@
-"""Which fits of lines have errors that chi2 does not bear out."""
+"""Which fits of lines have errors that need to be checked, and which lines a bit concerns."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ifujax.inference.results import FitResult
-from ifujax.lines.setup import Setup
+from ifujax.lines.setup import Setup, followers
 from ifujax.lines.starts.components import Component
 
 _SURE = 0.1
@@ -29,3 +29,21 @@ def fragile(setup: Setup, components: list[Component], blend: bool, result: FitR
             with np.errstate(invalid="ignore", divide="ignore"):
                 found |= result.error[f"{name}.{role}"] > _SURE * sigma
     return usable & found
+
+
+def line_warnings(setup: Setup, element_warn: np.ndarray) -> np.ndarray:
+    """Return the bits of each line (n, lines): those of the free parameters that its own follow from.
+
+    Parameters
+    ----------
+    setup : Setup
+    element_warn : int array (n, n_free)
+        Bits of each free parameter.
+    """
+    names, model = setup.space.structure.element_names, setup.model
+    found = np.zeros((len(element_warn), len(model.names)), np.int32)
+    for i, line in enumerate(model.names):
+        own = {f"{line}.{role}" for role in model.parameters(i)}
+        mine = [j for j, name in enumerate(names) if not own.isdisjoint(followers(setup, name))]
+        found[:, i] = np.bitwise_or.reduce(element_warn[:, mine], axis=1)
+    return found

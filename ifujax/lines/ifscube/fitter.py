@@ -28,6 +28,7 @@ from ifujax.lines.ifscube.stopping import forward_difference_point
 from ifujax.lines.preparation import Prepared
 from ifujax.lines.starts.packing import Named, named_starts
 from ifujax.lines.starts.search import Starts
+from ifujax.lines.trust import line_warnings
 
 OTHER_STARTS = {"gaussian": 1, "gauss_hermite": 20}
 """Starts from the data beside IFSCube's own. Gauss-Hermite lines have minima at the corners of h3 and h4."""
@@ -189,12 +190,14 @@ class CompatFitter(ChunkFitter):
             else:  # NaN where the data say nothing
                 slot = _SLOTS.index("velocity_dispersion" if name == "sigma" else name)
                 values[:, :, q] = np.where(np.isnan(values[:, :, q]), np.nan, table[:, :, slot])
-        warn = chunk.warn
+        warn, line_warn = chunk.warn, chunk.line_warn
         if not self.config.fit.fixed:  # of what is reported, not of the minimum that it lies beside
-            at_bound = np.zeros(len(warn), bool)
-            at_bound[sound] = self.packing.at_bound(_of_rows(space, len(warn), sound), solution[sound])
-            warn = (warn & ~AT_BOUND.value) | np.where(at_bound, AT_BOUND.value, 0).astype(warn.dtype)
-        return replace(chunk, solution=solution, values=values, chi2=chi2, warn=warn)
+            at_bound = np.zeros((len(warn), space.n_free), np.int32)
+            resting = self.packing.at_bound(_of_rows(space, len(warn), sound), solution[sound])
+            at_bound[sound] = np.where(resting, AT_BOUND.value, 0)
+            warn = (warn & ~AT_BOUND.value) | np.bitwise_or.reduce(at_bound, axis=1)
+            line_warn = (line_warn & ~AT_BOUND.value) | line_warnings(self.setup, at_bound)
+        return replace(chunk, solution=solution, values=values, chi2=chi2, warn=warn, line_warn=line_warn)
 
     def _stopped(
         self, solution: np.ndarray, ready: CompatPrepared, space: ParameterSpace, scale: np.ndarray, rows: np.ndarray

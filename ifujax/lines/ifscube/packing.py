@@ -110,7 +110,7 @@ class Packing:
         return Moves(packed, unit, tangent, x, lower, upper)
 
     def at_bound(self, space: ParameterSpace, solution: np.ndarray) -> np.ndarray:
-        """Return whether a free parameter of `solution` (n, parameters), which must be finite, lies at its bound, (n,)."""
+        """Return which free parameters (n, n_free) of `solution` (n, parameters), which must be finite, lie at their bounds."""
         n = len(solution)
         x = pack_named(self.setup, space, dict(zip(self.setup.model.parameter_names, solution.T)), n)[0]
         # All rows at once, on columns: a vmap would compile anew for every number of them.
@@ -118,7 +118,7 @@ class Packing:
             sides = jax.tree.map(np.transpose, space.broadcast(n)).box()
         low, high = (np.stack([np.broadcast_to(np.asarray(side), n) for side in each], axis=1) for each in sides)
         near = _ROUNDING * (1.0 + np.abs(x))
-        return np.asarray(((x <= low + near) | (x >= high - near)).any(axis=1))
+        return np.asarray((x <= low + near) | (x >= high - near))
 
 
 def _entries(shape: tuple[int, int], lines: Any, slot: int) -> np.ndarray:

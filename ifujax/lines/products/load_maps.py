@@ -46,6 +46,8 @@ def load_maps(file: FitsFile) -> LoadedFit:
     shape = next(iter(values.values())).shape[1:]
     status = others.get("STATUS", np.where(np.isfinite(values["flux"]).any(axis=0), 0, NOT_FINITE.value))
     found = {"status": status.astype(np.int32), "warn": others.get("WARN", np.zeros(shape)).astype(np.int32)}
+    if "warn" in values:
+        found["linewarn"] = np.nan_to_num(values.pop("warn")).astype(np.int32)
     found["reduced_chi2"] = others.get("RED_CHI", np.full(shape, np.nan))
     found |= {name.lower(): array for name, array in others.items() if name not in ("STATUS", "WARN", "RED_CHI")}
     notes = ["A file of maps: it holds no spectra."]

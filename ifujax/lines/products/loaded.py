@@ -144,6 +144,13 @@ class LoadedFit:
         """[y, x] int32: advisory bits (`ifujax.WARN_FLAGS`)."""
         return self._shown(self.maps["warn"])
 
+    def line_warn(self, line: str) -> Any:
+        """Return the advisory bits [y, x] that concern one line; 0 where the file has none."""
+        if line not in self.lines:
+            raise UsageError(unknown("line", line, self.lines))
+        planes = self.maps.get("linewarn", np.zeros((len(self.lines), *self.shape)))
+        return self._shown(planes[self.lines.index(line)].astype(np.int32))
+
     @property
     def ifscube_status(self) -> Any:
         """[y, x] int32: IFSCube's own codes; None where it did not write the file, or the file has none."""

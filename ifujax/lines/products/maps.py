@@ -42,7 +42,7 @@ MEANINGS = {
 def write_maps(fit: CubeFit, path: Path, *, overwrite: bool = False) -> Path:
     """Write every map of a fit as an extension of its own, whole or not at all.
 
-    ``HA_FLUX``, ``HA_FLUX_ERR``, ``HA_VELOCITY``, ... for each line and quantity (those of lines with
+    ``HA_FLUX``, ``HA_FLUX_ERR``, ``HA_VELOCITY``, ..., ``HA_WARN`` for each line and quantity (those of lines with
     common kinematics are repeated), the velocity widths of ``[velocity_width]``, then STATUS, WARN, RED_CHI, DOF and
     the table FITCONFIG.
 
@@ -100,6 +100,10 @@ def line_maps(fit: CubeFit | ComponentFit, lines: Sequence[Line]) -> list[fits.I
                 hdu.header["LINE"] = line
                 hdu.header["RESTWAVE"] = (settings.rest_wavelength, "[Angstrom] rest wavelength of the line")
                 hdus.append(hdu)
+        warn = map_image(fit.cube, f"{prefix}_WARN", fit.line_warn(line).astype(np.int32), f"advisory bits of {line}")
+        warn.header["LINE"] = line
+        bit_cards(warn.header, WARN_FLAGS, "nothing to say")
+        hdus.append(warn)
     return hdus
 
 

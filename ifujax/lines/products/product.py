@@ -66,10 +66,9 @@ def write_product(
 
     Cubes: FITSPEC, VAR, FITCONT, STELLAR, MODEL, FLAGS (wave, y, x). SOLUTION (for each line: peak amplitude, velocity,
     observed sigma, then h_3, h_4 or lorentz_fwhm: see PARNAMES), FLUX_M, FLUX_D, EQW_M, EQW_D (one plane a line), each with
-    its ``_ERR``; RED_CHI, DOF, STATUS, WARN, MASK2D (y, x); STRETCH (wavelength, width, share; y, x) of the worst
-    residuals; tables SPECIDX, PARNAMES, FEATWL, FITCONFIG, NOISECOR. DISP and
-    MC_RUNS (realisation, plane, y, x) after Monte Carlo runs,
-    VWIDTH_M, VWIDTH_D and VWIDTH_I where ``[velocity_width]`` asks for them.
+    its ``_ERR``; RED_CHI, DOF, STATUS, WARN, MASK2D (y, x); LINEWARN (line, y, x); STRETCH (wavelength, width, share; y, x):
+    the worst residuals; tables SPECIDX, PARNAMES, FEATWL, FITCONFIG, NOISECOR. DISP and MC_RUNS (realisation, plane, y, x)
+    after Monte Carlo runs, VWIDTH_M, VWIDTH_D and VWIDTH_I where ``[velocity_width]`` asks for them.
 
     Parameters
     ----------
@@ -271,7 +270,10 @@ def _images(fit: CubeFit) -> tuple[list[fits.ImageHDU], list[Any]]:
     bit_cards(warn.header, WARN_FLAGS, "nothing to say")
     skipped = ((fit.status & SKIPPED.value) != 0).astype(np.uint8)
     theirs += [status, _image(fit, "MASK2D", skipped, "1 = skipped")]
-    ours += [warn, _image(fit, "DOF", fit.dof, "degrees of freedom"), *noise_hdus(fit)]
+    each = np.stack([fit.line_warn(line) for line in fit.lines]).astype(np.int32)
+    own = _image(fit, "LINEWARN", each, "advisory bits of each line", "", fit.lines)
+    bit_cards(own.header, WARN_FLAGS, "nothing to say")
+    ours += [warn, own, _image(fit, "DOF", fit.dof, "degrees of freedom"), *noise_hdus(fit)]
     return theirs, ours
 
 

@@ -197,6 +197,13 @@ class ComponentFit:
         own = self._of_choice(np.stack([fit.warn for fit in self.fits]), 0) & ~CORRELATED_NOISE.value
         return (own | bit).astype(np.int32)
 
+    def line_warn(self, line: str) -> np.ndarray:
+        """Return the advisory bits [y, x] that concern one line, of the chosen candidate; 0 where it lacks the line."""
+        if line not in self.lines:
+            raise UsageError(unknown("line", line, self.lines))
+        none = np.zeros(self.shape, np.int32)
+        return self._of_choice(np.stack([fit.line_warn(line) if line in fit.lines else none for fit in self.fits]), 0)
+
     @property
     def chi2(self) -> np.ndarray:
         """[y, x] chi2 of the chosen candidate."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from ifujax.inference.declarations import Bounded
 from ifujax.inference.parameters import ParameterSpace
-from ifujax.lines.setup import Setup
+from ifujax.lines.setup import Setup, followers
 from ifujax.lines.starts.search import StartFinder, Starts
 
 _NOTHING, _LEAST_SHARE = 1e-6, 1e-3
@@ -90,13 +90,8 @@ def _dependents(setup: Setup) -> dict[str, list[int]]:
     model, structure = setup.model, setup.space.structure
     entries = {entry.name: entry for entry in structure.entries}
     strengths = [f"{name}.{strength}" for name, strength in zip(model.names, model.strengths)]
-
-    def rests_on(name: str, other: str) -> bool:
-        expression = entries[name].expression
-        return name == other or (expression is not None and any(rests_on(each, other) for each in expression.names))
-
     return {
-        name: [i for i, other in enumerate(strengths) if rests_on(other, name)]
+        name: [strengths.index(other) for other in followers(setup, name) if other in strengths]
         for name in strengths
         if entries[name].kind == "free" and not entries[name].moving
     }

@@ -93,7 +93,10 @@ def fit_near(space: ParameterSpace, params: Mapping[str, Any], error: float) -> 
     errors = {name: np.full(batch, error) for name in params}
     counts = {name: np.zeros(batch, int) for name in ("n_good", "n_iter", "status", "warn")}
     chi2 = np.zeros(batch)
-    return FitResult(params, errors, none, none, covariance, tuple(params), {}, {}, chi2=chi2, n_free=n, x=x, **counts)
+    each = np.zeros((batch, n), np.int32)
+    return FitResult(
+        params, errors, none, none, covariance, tuple(params), {}, {}, chi2=chi2, n_free=n, x=x, element_warn=each, **counts
+    )
 
 
 def wide_line(**changes: Any) -> dict[str, Any]:
