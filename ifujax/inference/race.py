@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ifujax.inference.levenberg_marquardt import RUNNING, State
+from ifujax.inference.levenberg_marquardt import CONVERGED, RUNNING, State
+from ifujax.inference.starts import UNSURE
 
 BEHIND = 4
 """Phase of a start that was given up."""
+_ROUNDING = 1e-3
+"""Of chi2 in single precision, with room to spare."""
 _CUTS = ((3, 30.0, 8), (6, 12.0, 4), (9, 4.0, 3))
 """From how many iterations on a start must be how close to the lowest (in chi2 per degree of freedom), among how many."""
 _MOST_LEADERS = 4
@@ -34,6 +37,7 @@ def give_up(state: State, rows: np.ndarray, dof: np.ndarray) -> None:
     What a start's next step promises is counted for it twice.
     """
     alive = np.flatnonzero((state.phase != BEHIND) & np.isfinite(state.chi2))
+    alive = alive[(np.bincount(rows[alive], minlength=len(dof)) > 1)[rows[alive]]]  # those that have someone to race against
     if not (state.phase[alive] == RUNNING).any():
         return
     chi2 = state.chi2.astype(np.float64)
@@ -61,6 +65,16 @@ def give_up(state: State, rows: np.ndarray, dof: np.ndarray) -> None:
         place = np.minimum(count[own[kept]], _MOST_LEADERS - 1)
         leaders[own[kept], place] = mine[kept]
         count[own[kept]] += 1
+
+
+def give_up_high_ends(state: State, rows: np.ndarray) -> None:
+    """Give up starts that ended too high for their minimum to matter, in place: they need not be followed in full precision."""
+    ended = np.flatnonzero(state.phase == CONVERGED)
+    chi2 = state.chi2[ended].astype(np.float64)
+    lowest = np.full(rows.max(initial=-1) + 1, np.inf)
+    np.minimum.at(lowest, rows[ended], chi2)
+    bar = lowest[rows[ended]]
+    state.phase[ended[chi2 > bar + 2 * UNSURE + _ROUNDING * bar]] = BEHIND
 
 
 def _promise(state: State, mine: np.ndarray) -> np.ndarray:

@@ -59,15 +59,16 @@ def residual_sums(residual: Array, used: Array) -> Array:
     used : bool array (batch, n_pix)
         Pixels that count.
     """
-    used = used.astype(jnp.float32)
-    count = jnp.maximum(jnp.sum(used, axis=1, keepdims=True), 1.0)
-    spread = jnp.sqrt(jnp.sum(residual * residual, axis=1, keepdims=True) / count)
+    # Pixels go first: sums over them then run over all fits side by side, several times as fast.
+    residual, used = residual.T, used.T.astype(jnp.float32)
+    count = jnp.maximum(jnp.sum(used, axis=0), 1.0)
+    spread = jnp.sqrt(jnp.sum(residual * residual, axis=0) / count)
     # In units of their own: single precision then has room for any.
     whole = jnp.where(spread > 0, residual / jnp.where(spread > 0, spread, 1.0), 0.0).astype(jnp.float32)
     whole = jnp.clip(whole, -_CLIP, _CLIP)
-    room = -whole.shape[1] % 8
+    room = -len(whole) % 8
     if room:
-        whole = jnp.pad(whole, [(0, 0), (0, room)])
+        whole = jnp.pad(whole, [(0, room), (0, 0)])
     products = _products(whole, REACH + 1)
     cells = {2: _added(whole, 2), 4: _added(whole, 4), 8: _added(whole, 8)}
     squares = {size: _added(whole * whole, size) for size in (2, 4)}
@@ -78,19 +79,19 @@ def residual_sums(residual: Array, used: Array) -> Array:
     for width, step in zip(SCANNED, STEPS):
         sums, piles = (_slid(each[step], width // step) for each in (cells, squares))
         for name, value in (("peak", sums * sums / width), ("pile", piles)):
-            share, at = _highest(value / total[:, None])
+            share, at = _highest(value / total)
             found[name].append(share)
             found[f"{name}_at"].append(at)
-    level = (spread[:, 0] ** 2).astype(residual.dtype)
+    level = (spread**2).astype(residual.dtype)
     scaled = [each.astype(residual.dtype) * level for each in (*products, *powers)]
     shares = [each.astype(residual.dtype) for several in found.values() for each in several]
     return jnp.stack([each.astype(residual.dtype) for each in _products(used, REACH + 1)] + scaled + shares, axis=1)
 
 
 def _products(values: Array, lags: int) -> list[Array]:
-    """Return the sums of products of each row with itself, moved by 0, 1, ... pixels."""
-    n = values.shape[1]
-    return [jnp.sum(values[:, : n - k] * values[:, k:], axis=1) if k < n else jnp.zeros(len(values)) for k in range(lags)]
+    """Return the sums of products of each column with itself, moved by 0, 1, ... pixels."""
+    n = len(values)
+    return [jnp.sum(values[: n - k] * values[k:], axis=0) if k < n else jnp.zeros(values.shape[1]) for k in range(lags)]
 
 
 def _triangle(products: list[Array], width: int) -> Array:
@@ -103,26 +104,27 @@ def _triangle(products: list[Array], width: int) -> Array:
 
 def _added(values: Array, size: int) -> Array:
     """Return sums over cells of neighbouring pixels."""
-    return jnp.sum(values.reshape(len(values), -1, size), axis=2)
+    return jnp.sum(values.reshape(-1, size, values.shape[1]), axis=1)
 
 
 def _slid(cells: Array, count: int) -> Array:
     """Return the sums over `count` cells, a power of two, at every cell; beyond the last there are none."""
-    n, half = cells.shape[1], 1
+    n, half = len(cells), 1
     while half < count:
-        cells = cells + jnp.pad(cells[:, half:], [(0, 0), (0, half)])[:, :n]
+        cells = cells + jnp.pad(cells[half:], [(0, min(half, n)), (0, 0)])
         half *= 2
     return cells
 
 
 def _highest(shares: Array) -> tuple[Array, Array]:
-    """Return the highest of each row of numbers between 0 and 1, and where it is: as one maximum of whole numbers, which is
+    """Return the highest of each column of numbers between 0 and 1, and where it is: as one maximum of whole numbers, which is
     far cheaper than a search."""
-    n = shares.shape[1]
+    n = len(shares)
     bits = max(int(n - 1).bit_length(), 1)
     largest = 2.0 ** (30 - bits)
-    keys = (jnp.clip(shares, 0.0, 1.0) * (largest - 1.0)).astype(jnp.int32) * (1 << bits) + jnp.arange(n, dtype=jnp.int32)[None]
-    best = jnp.max(keys, axis=1)
+    place = jnp.arange(n, dtype=jnp.int32)[:, None]
+    keys = (jnp.clip(shares, 0.0, 1.0) * (largest - 1.0)).astype(jnp.int32) * (1 << bits) + place
+    best = jnp.max(keys, axis=0)
     return (best >> bits).astype(jnp.float32) / (largest - 1.0), (best & ((1 << bits) - 1)).astype(jnp.float32)
 
 

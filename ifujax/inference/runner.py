@@ -18,16 +18,17 @@ from ifujax.inference.evaluation import Block, n_linear
 from ifujax.inference.levenberg_marquardt import FAILED, FIRST_DAMPING, RUNNING, STUCK, State, advance
 from ifujax.inference.observations import Observations, spread_axes
 from ifujax.inference.options import Options
+from ifujax.inference.packed import Packed
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
-from ifujax.inference.race import BEHIND, give_up
+from ifujax.inference.race import BEHIND, give_up, give_up_high_ends
 from ifujax.inference.residuals import N_ABSORBED, SAMPLE, absorption
 from ifujax.inference.results import FitResult
 from ifujax.inference.starts import Rivals
 from ifujax.inference.uncertainty import Derived, finish, user_covariance
 
 Progress = Callable[[str, int, int], None]
-_STEPS = {False: (5, 3), True: (2, 2)}
+_STEPS = {False: (5, 3), True: (1, 2)}
 """Iterations of the first and of later rounds: from a start, or from where float32 ended."""
 _COMPILED: set[Any] = set()
 
@@ -51,8 +52,8 @@ class Runner:
         self.models = {name: jax.tree.map(partial(_cast_array, dtype_of(name)), model) for name in {precision, "float32"}}
         self.derived = derived
         self.blocks_for = blocks_for
-        # How a fit got there is nothing to its end: one program for all.
-        self.at_end = replace(options, warm_up=False)
+        # Programs are the same whether single precision went first.
+        self.one_way = replace(options, warm_up=False)
         self.space = space
         self.obs = obs
         self.dtype = dtype_of(precision)
@@ -108,6 +109,7 @@ class Runner:
                 progress("fit", int(self.obs.batch * (1 - left / max(count, 1))), self.obs.batch)
 
         if self.warm and race:
+            give_up_high_ends(early, rows)
             state.phase[early.phase == BEHIND] = BEHIND
         self._iterate_all(state, rows, size, self.precision, report, race)
         return {"x": state.x, "chi2": state.chi2, "phase": state.phase, "n_iter": state.n_iter}
@@ -140,7 +142,7 @@ class Runner:
             def task(mine: np.ndarray, device: Any, steps: int = steps) -> State:
                 full = padded(mine, size)
                 now = jax.tree.map(lambda leaf: leaf[full], state)
-                end = _iterate(self.models[precision], self.options, self.block(rows[full], precision), now, np.int32(steps))
+                end = _iterate(self.models[precision], self.one_way, self.block(rows[full], precision), now, np.int32(steps))
                 return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(mine)], end)
 
             for mine, end in run_blocks(task, pending, size, self.devices, precision):
@@ -156,7 +158,7 @@ class Runner:
     def _compile(self, size: int, state: State) -> None:
         """Compile what this fit needs side by side, before threads that meet a new program all trace it."""
         programs = [("iterate", self.precision)] + [("iterate", "float32")] * self.warm
-        key = (jax.tree.structure((self.model, self.space)), self.options, self.precision, size, self.obs.n_pix, self.derived)
+        key = (jax.tree.structure((self.model, self.space)), self.one_way, self.precision, size, self.obs.n_pix, self.derived)
         jobs = [(*program, device) for program in [*programs, ("finish", self.precision)] for device in self.devices]
         jobs = [job for job in jobs if (key, job) not in _COMPILED]
         if not jobs:
@@ -169,12 +171,12 @@ class Runner:
                     none = np.zeros(size, int)
                     start = _fresh(np.zeros((size, state.x.shape[1])), dtype)
                     model = self.models[precision]
-                    jax.block_until_ready(_iterate(model, self.options, self.block(none, precision), start, np.int32(0)))
+                    jax.block_until_ready(_iterate(model, self.one_way, self.block(none, precision), start, np.int32(0)))
                 else:
                     few = np.zeros(self.block_size(self.obs.batch), int)
                     start_x = np.zeros((len(few), state.x.shape[1]), dtype)
                     block = self.block(few, precision)
-                    jax.block_until_ready(_finish(self.models[precision], self.at_end, self.derived, block, start_x))
+                    jax.block_until_ready(_finish(self.models[precision], self.one_way, self.derived, block, start_x))
 
         with ThreadPoolExecutor(max_workers=min(len(jobs), 4)) as pool:
             list(pool.map(work, jobs))
@@ -200,15 +202,14 @@ class Runner:
         def task(rows: np.ndarray, device: Any) -> Any:
             full = padded(rows, size)
             block = self.block(full, self.precision)
-            end = _finish(self.models[self.precision], self.at_end, self.derived, block, start[full])
-            sample = {name: end.pop(name) for name in ("slopes", "covariance") if name in end}
+            end, sample = _finish(self.models[self.precision], self.one_way, self.derived, block, start[full])
             if rows[0] == 0:
                 first.update(jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64), sample))
-            return jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64)[: len(rows)], end)
+            return end, np.asarray(end.array, dtype=np.float64)[: len(rows)]
 
         first: dict[str, Any] = {}
         parts = [result for _, result in run_blocks(task, np.arange(batch), size, self.devices, self.precision)]
-        end = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        end = parts[0][0].unpacked(np.concatenate([array for _, array in parts]))
         n_good = (self.obs.ivar > 0).sum(axis=1)
         n_free = self.space.n_free + n_linear(self.model, self.options)
         status = np.zeros(batch, np.int32)
@@ -309,5 +310,7 @@ def _iterate(model: Any, options: Options, block: Block, state: State, n_steps: 
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _finish(model: Any, options: Options, derived: Derived | None, block: Block, x: Any) -> dict[str, Any]:
-    return finish(model, options, derived, block, x)
+def _finish(model: Any, options: Options, derived: Derived | None, block: Block, x: Any) -> tuple[Packed, dict[str, Any]]:
+    end = finish(model, options, derived, block, x)
+    sample = {name: end.pop(name) for name in ("slopes", "covariance") if name in end}
+    return Packed.of(end, x.dtype), sample

@@ -49,10 +49,14 @@ class Derived:
     from_residuals : callable, optional
         ``(model, params, linear, coords) -> dict`` of arrays (n_pix,), for names that `from_model` also
         has: weights of the residuals of used pixels, whose weighted sum is added to the quantity.
+    held : callable, optional
+        ``(model, params, linear, coords)`` -> arrays that both get as a last argument: what is worked out once, at the
+        solution, and not differentiated.
     """
 
     from_model: Callable[..., dict[str, Any]] | None = None
     from_residuals: Callable[..., dict[str, Any]] | None = None
+    held: Callable[..., Any] | None = None
 
 
 def covariance_of(hessian: Array, options: Options) -> tuple[Array, Array]:
@@ -135,30 +139,31 @@ def report(
     def split(theta: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
         return theta[:n], jnp.stack(theta[n:]) if n_lin else jnp.zeros((0,), x.dtype)
 
-    def reported(space: Any, theta: tuple[Array, ...], coords: Any) -> tuple[Any, Any, Any]:
-        xs, linear = split(theta)
-        params = space.unpack(xs)
+    def at_solution(function: Callable[..., Any], *held: Any) -> Callable[..., Any]:
+        """Return `function(model, params, linear, coords, *held)` of one fit as one of `theta` of all of them."""
+
+        def row(space: Any, given: tuple[tuple[Array, ...], Any], coords: Any) -> Any:
+            xs, linear = split(given[0])
+            return function(model, space.unpack(xs), linear, coords, *given[1])
+
+        mapped: Any = batched(row, block)
+        return lambda theta: mapped(((*theta[:n], *(value / unit[:, 0] for value in theta[n:])), held))
+
+    held = (at_solution(derived.held)(theta),) if derived and derived.held else ()
+
+    def reported(model: Any, params: Any, linear: Array, coords: Any, *held: Any) -> tuple[Any, Any, Any]:
         own = [jnp.reshape(params[entry.name], (entry.size,)) for entry in free]
-        quantities = derived.from_model(model, params, linear, coords) if derived and derived.from_model else {}
+        quantities = derived.from_model(model, params, linear, coords, *held) if derived and derived.from_model else {}
         return params, jnp.concatenate([*own, linear]), quantities
 
-    def in_units(function: Callable[..., Any]) -> Callable[..., Any]:
-        mapped = batched(function, block)
-        return lambda theta: mapped((*theta[:n], *(value / unit[:, 0] for value in theta[n:])))
-
-    located = in_units(reported)
+    located = at_solution(reported, *held)
     values = located(theta)
     slopes = columns_of(lambda xs: located((*xs, *theta[n:])), theta[:n])
     slopes += columns_of(lambda linear: located((*theta[:n], *linear)), theta[n:], together=True)
     (params, _, quantities), (error, own_error, quantity_error) = values, _spread(values, slopes, covariance, felt)
     if derived and derived.from_residuals:
-
-        def weights(space: Any, theta: tuple[Array, ...], coords: Any) -> dict[str, Array]:
-            xs, linear = split(theta)
-            return derived.from_residuals(model, space.unpack(xs), linear, coords)  # type: ignore[misc]
-
         sigma = jnp.where(block.root_weight > 0, 1.0 / jnp.where(block.root_weight > 0, block.root_weight, 1.0), 0.0)
-        named = in_units(weights)(theta)
+        named = at_solution(derived.from_residuals, *held)(theta)
         whitened = jnp.stack([weight * sigma for weight in named.values()], axis=1)  # (batch, quantities, n_pix)
         # Squares of raw fluxes leave float32's range.
         size = jnp.max(jnp.abs(whitened), axis=2)

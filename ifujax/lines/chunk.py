@@ -213,7 +213,7 @@ class ChunkFitter:
             space,
             obs,
             start,
-            options=replace(self.options, warm_up=False) if again else self.options,
+            options=self.options,
             derived=self.derived,
             precision=self.precision,
             devices=self.devices,

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from ifujax.errors import UsageError
 from ifujax.inference.uncertainty import Derived
@@ -48,9 +48,8 @@ def check_windows(lines: Sequence[Line], wavelength: np.ndarray) -> Windows | No
 
 
 def _window(model: EmissionSpectrum, params: Any, coords: SpectralCoords, i: int, reach: float) -> Array:
-    """1 within `reach` observed sigma of the line's centre, 0 elsewhere; its edges are held while differentiating."""
-    centre = lax.stop_gradient(params[f"{model.names[i]}.velocity"])
-    sigma = lax.stop_gradient(model.observed_sigma(params, i))
+    """1 within `reach` observed sigma of the line's centre, 0 elsewhere."""
+    centre, sigma = params[f"{model.names[i]}.velocity"], model.observed_sigma(params, i)
     return (jnp.abs(coords.pixel_velocity[i] - centre) <= reach * sigma).astype(coords.width.dtype) * (coords.width > 0)
 
 
@@ -71,6 +70,17 @@ def _local_continuum(
     return jnp.where((count >= 2) & (spread > 0), mean + slope * offset, jnp.nan)
 
 
+class Held(NamedTuple):
+    """What is worked out once for a fit: `inside` (lines, n_pix) each line's window, 0 or 1; `width` pixel widths there, and
+    `profiles` the share of the line's flux in each pixel there; `level` of the continuum, a positive number.
+    """
+
+    inside: Array
+    width: Array
+    profiles: Array
+    level: Array
+
+
 @dataclass(frozen=True)
 class LineQuantities:
     """What is measured of each line.
@@ -86,20 +96,25 @@ class LineQuantities:
     reach: float = WINDOW_SIGMA
     windows: Windows | None = None
 
-    def _continua(
-        self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords
-    ) -> tuple[Array, Array, Array, Array]:
-        """Return what equivalent widths are made of: pixel widths, the inverse continuum, its level, and which lines have any.
+    def held(self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> Held:
+        """Return what is worked out once at the solution: the windows of lines, their profiles, the level of the continuum."""
+        lines = range(len(model.names))
+        # Of unit strength, so that a line without flux still has a width error.
+        unit = dict(params) | {f"{n}.{kind}": jnp.ones_like(coords.width[0]) for n, kind in zip(model.names, model.strengths)}
+        inside = jnp.stack([_window(model, params, coords, i, self.reach) for i in lines])
+        profiles = jnp.stack([model.line(unit, coords, i) / model.flux(unit, i) for i in lines])
+        level = jnp.max(jnp.abs(model.continuum(linear, coords)))
+        return Held(inside, inside * coords.width, profiles * inside * coords.width, jnp.where(level > 0, level, 1.0))
 
-        Pixel widths within each line's window (lines, n_pix), which are held while differentiating; level over continuum,
-        (1, n_pix), or (lines, n_pix) where lines have their own; the level, which keeps squares of raw flux densities within
-        float32's range; and which lines have a positive continuum in all of their window, (lines,).
+    def _inverse_continuum(
+        self, model: EmissionSpectrum, linear: Array, coords: SpectralCoords, held: Held
+    ) -> tuple[Array, Array]:
+        """Return level over continuum, (1, n_pix), or (lines, n_pix) where lines have their own; and where there is any.
+
+        (The level apart, since squares of raw flux densities leave float32's range.) Last, (lines,) whether the continuum is
+        positive in all of a line's window.
         """
-        continuum = model.continuum(linear, coords)
-        level = lax.stop_gradient(jnp.max(jnp.abs(continuum)))
-        level = jnp.where(level > 0, level, 1.0)
-        continuum = continuum / level
-        inside = jnp.stack([_window(model, params, coords, i, self.reach) for i in range(len(model.names))])
+        continuum = model.continuum(linear, coords) / held.level
         if self.windows is None:
             each = continuum[None, :]
         else:
@@ -109,11 +124,13 @@ class LineQuantities:
             ]
             each = jnp.stack([continuum if one is None else one for one in own])
         usable = each > 0
-        inverse = jnp.where(usable, 1.0 / jnp.where(usable, each, 1.0), 0.0)
-        known = jnp.any(inside > 0, axis=1) & ~jnp.any((inside > 0) & ~usable, axis=1)
-        return inside * coords.width, inverse, level, known
+        inside = held.inside > 0
+        known = jnp.any(inside, axis=1) & ~jnp.any(inside & ~usable, axis=1)
+        return jnp.where(usable, 1.0 / jnp.where(usable, each, 1.0), 0.0), known
 
-    def from_model(self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
+    def from_model(
+        self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords, held: Held
+    ) -> dict[str, Array]:
         """Return flux, amplitude, observed sigma and equivalent width of each line.
 
         The equivalent width is the flux times the mean of 1 / continuum over the line's profile; its
@@ -121,36 +138,31 @@ class LineQuantities:
         The two `_direct` quantities get the data's part from `from_residuals`: what the data hold beyond
         the model, within the line's window, is counted to the line; masked pixels take the model's value.
         """
-        # Of unit strength, so that a line without flux still has a width error.
-        unit = dict(params) | {f"{n}.{kind}": jnp.ones_like(coords.width[0]) for n, kind in zip(model.names, model.strengths)}
-        profiles = lax.stop_gradient(jnp.stack([model.line(unit, coords, i) for i in range(len(model.names))]))
-        # One product over all lines: separate sums would work the profiles out again for each.
-        width, inverse, level, known = self._continua(model, params, linear, coords)
+        inverse, known = self._inverse_continuum(model, linear, coords, held)
         # A continuum that all lines share is differentiated once, not for each of them.
-        if inverse.shape[0] == 1:
-            over = jnp.einsum("lp,p->l", profiles * width, inverse[0])
-        else:
-            over = jnp.einsum("lp,lp->l", profiles * width, inverse)
-        over = jnp.where(known, over, jnp.nan)
+        shared = inverse.shape[0] == 1
+        mean = jnp.einsum("lp,p->l", held.profiles, inverse[0]) if shared else jnp.einsum("lp,lp->l", held.profiles, inverse)
+        mean = jnp.where(known, mean, jnp.nan)
         result: dict[str, Array] = {}
         for i, name in enumerate(model.names):
             flux = model.flux(params, i)
-            mean = over[i] / lax.stop_gradient(model.flux(unit, i))
             result[f"{name}.flux"] = result[f"{name}.flux_direct"] = flux
             result[f"{name}.amplitude"] = model.amplitude(params, i)
             result[f"{name}.sigma"] = model.observed_sigma(params, i)
             # Emission is negative: the convention of absorption studies, as in IFSCube.
-            result[f"{name}.equivalent_width"] = result[f"{name}.equivalent_width_direct"] = -mean * (flux / level)
+            result[f"{name}.equivalent_width"] = result[f"{name}.equivalent_width_direct"] = -mean[i] * (flux / held.level)
         return result
 
-    def from_residuals(self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
+    def from_residuals(
+        self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords, held: Held
+    ) -> dict[str, Array]:
         """Return the weights with which residuals enter the direct flux and equivalent width of each line."""
-        width, inverse, level, known = self._continua(model, params, linear, coords)
-        per_continuum = jnp.where(known[:, None], width * inverse, jnp.nan)
+        inverse, known = self._inverse_continuum(model, linear, coords, held)
+        per_continuum = jnp.where(known[:, None], held.width * inverse, jnp.nan) / held.level
         result: dict[str, Array] = {}
         for i, name in enumerate(model.names):
-            result[f"{name}.flux_direct"] = width[i]
-            result[f"{name}.equivalent_width_direct"] = -per_continuum[i] / level
+            result[f"{name}.flux_direct"] = held.width[i]
+            result[f"{name}.equivalent_width_direct"] = -per_continuum[i]
         return result
 
 
@@ -158,4 +170,4 @@ class LineQuantities:
 def line_quantities(reach: float = WINDOW_SIGMA, windows: Windows | None = None) -> Derived:
     """Return what the engine is to derive; the same object for the same options, so that nothing compiles twice."""
     quantities = LineQuantities(reach, windows)
-    return Derived(quantities.from_model, quantities.from_residuals)
+    return Derived(quantities.from_model, quantities.from_residuals, quantities.held)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ifujax.lines.chunk import ChunkFitter
 
 _ROUNDS = 3
-_MORE_STARTS = 8
+_MORE_STARTS = 4
 _UNLIKELY = 3.0
 """Standard deviations of chi2 above its expectation from which a fit is tried again."""
 _BETTER = 1e-3

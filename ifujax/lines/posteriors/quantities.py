@@ -47,7 +47,7 @@ class DrawQuantities:
 
     def __call__(self, model: EmissionSpectrum, params: Any, linear: Array, coords: SpectralCoords) -> dict[str, Array]:
         """Return ``line.quantity`` of every line (those that aren't parameters), and ``width.k`` of every group, km/s."""
-        found = self.lines.from_model(model, params, linear, coords)
+        found = self.lines.from_model(model, params, linear, coords, self.lines.held(model, params, linear, coords))
         result = {}
         for line in model.names:
             for quantity in MEASURED:
