@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -114,7 +114,7 @@ class Runner:
         self._iterate_all(state, rows, size, self.precision, report, race)
         return {"x": state.x, "chi2": state.chi2, "phase": state.phase, "n_iter": state.n_iter}
 
-    @property
+    @cached_property
     def dof(self) -> np.ndarray:
         """Degrees of freedom of each fit, 1 at least."""
         n_free = self.space.n_free + n_linear(self.model, self.options)

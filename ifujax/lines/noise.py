@@ -82,9 +82,8 @@ def judged(fitter: ChunkFitter, found: ChunkResult) -> Structure:
     return structure(sums_of(fitter, found), None if alone or known is None else known.local)
 
 
-def worst_stretch(fitter: ChunkFitter, found: ChunkResult, shape: tuple[int, int]) -> WorstStretch:
-    """Return where the residuals of all spaxels are worst."""
-    seen, edges = judged(fitter, found), fitter.cube.rest_edges
+def worst_stretch(seen: Structure, edges: np.ndarray, shape: tuple[int, int]) -> WorstStretch:
+    """Return where the residuals of all spaxels are worst, from what they show and the pixel `edges` (rest Angstrom)."""
     last = len(edges) - 1
     first = np.nan_to_num(seen.first).astype(int).clip(0, last)
     stop = (first + np.nan_to_num(seen.count).astype(int)).clip(0, last)

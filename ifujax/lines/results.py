@@ -12,12 +12,13 @@ import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.errors import UsageError, unknown
+from ifujax.inference.goodness import Structure
 from ifujax.inference.status import STATUS_FLAGS, STRUCTURED_RESIDUALS, WARN_FLAGS, Flag, decode
 from ifujax.inference.uncertainty import Derived
 from ifujax.lines.chunk import ChunkFitter, ChunkResult
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.line_spectra import line_spectra
-from ifujax.lines.noise import WorstStretch, in_words, noise_scale, worst_in_words, worst_stretch
+from ifujax.lines.noise import WorstStretch, in_words, judged, noise_scale, worst_in_words, worst_stretch
 from ifujax.lines.setup import Setup
 from ifujax.models.continuum import legendre_basis
 
@@ -296,7 +297,12 @@ class CubeFit:
     @cached_property
     def worst_stretch(self) -> WorstStretch:
         """Where the residuals of each spaxel are worst: maps ``.wavelength``, ``.width`` (rest Angstrom), ``.share`` of chi2."""
-        return worst_stretch(self.fitter, self.found, self.shape)
+        return worst_stretch(self.structure, self.cube.rest_edges, self.shape)
+
+    @cached_property
+    def structure(self) -> Structure:
+        """What the residuals of each spaxel show beside noise, one entry a spaxel."""
+        return judged(self.fitter, self.found)
 
     @cached_property
     def noise_correlation(self) -> NoiseCorrelation:

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 
 from ifujax.errors import UsageError
 from ifujax.inference.correlation import Autocorrelation
-from ifujax.lines.noise import judged
 
 if TYPE_CHECKING:
     from ifujax.lines.results import CubeFit
@@ -147,7 +146,7 @@ def measured(fit: CubeFit) -> NoiseCorrelation:
         known = pooled(sums_of(fit.fitter, fit.found), signal_of(fit.fitter, fit.found))
     if fit.cube.bins is not None or min(fit.shape) == 1:
         return NoiseCorrelation(known, None, None)
-    usable = (fit.found.status == 0) & ~judged(fit.fitter, fit.found).piled
+    usable = (fit.found.status == 0) & ~fit.structure.piled
     chosen = _blocks(usable.reshape(fit.shape))
     residual, rows = _residuals(fit, np.flatnonzero(chosen.ravel()))
     if not len(rows):
