@@ -33,7 +33,8 @@ class Fits:
     `pull`: the largest |value - truth| / error of `n_values` reported ones; `distance` and `n_free`: the squared distance from
     the truth by the information, and its degrees of freedom; `chi2_from_truth`, `chi2_scipy`: where scipy ends from the truth
     and from the guess, on the same pixels; `group_snr`: the true S/N of the faintest group in the pixels fitted. `values`,
-    `errors`: a row (lines x 3,) for each spectrum.
+    `errors`: a row (lines x 3,) for each spectrum. One entry a line of each spectrum, one after the other: `line_pull`, whether
+    a bit of the line or of the whole spectrum says that it may be wrong, and the S/N of its group.
     """
 
     status: np.ndarray
@@ -50,6 +51,9 @@ class Fits:
     group_snr: np.ndarray
     values: np.ndarray
     errors: np.ndarray
+    line_pull: np.ndarray
+    line_flagged: np.ndarray
+    line_snr: np.ndarray
     wall: float = 0.0
     cpu: float = 0.0
 
@@ -103,9 +107,12 @@ def fit_records(problem: LineProblem, *, starts: int | None = None, single_start
         pulls = np.abs(values - true) / errors
     found = _vectors(problem, fit)
     m = lines.n_flux + 2 * problem.structure.n_groups
+    group = np.array(problem.structure.group)
+    snr = np.full((k, problem.structure.n_groups), np.nan)
     rows = {name: np.full(k, np.nan) for name in ("chi2_numpy", "distance", "chi2_from_truth", "chi2_scipy", "group_snr")}
     for row in range(k):
-        rows["group_snr"][row] = lines.group_snr(problem.x[row], weight[row]).min()
+        snr[row] = lines.group_snr(problem.x[row], weight[row])
+        rows["group_snr"][row] = snr[row].min()
         data = problem.values[row], weight[row]
         if starts is None:
             rows["chi2_from_truth"][row] = 2.0 * lines.scipy(problem.x[row], *data).cost
@@ -124,10 +131,20 @@ def fit_records(problem: LineProblem, *, starts: int | None = None, single_start
         n_free=np.full(k, m),
         values=values,
         errors=errors,
+        line_pull=np.nan_to_num(np.where(fit.found.status[:, None, None] == 0, pulls.reshape(k, -1, 3), 0.0)).max(axis=2).ravel(),
+        line_flagged=_flagged(fit).ravel(),
+        line_snr=snr[:, group].ravel(),
         wall=wall,
         cpu=cpu,
         **rows,
     )
+
+
+def _flagged(fit: ifujax.CubeFit) -> np.ndarray:
+    """Return whether something says that a line may be wrong, (spectra, lines)."""
+    of_line = sum(flag.value for flag in WARN_FLAGS if flag.name in ("other_minimum", "errors_not_trusted"))
+    of_all = sum(flag.value for flag in WARN_FLAGS if flag.name in QUALITY) & ~of_line
+    return ((fit.found.line_warn & of_line) != 0) | ((fit.found.warn & of_all) != 0)[:, None]
 
 
 def _vectors(problem: LineProblem, fit: ifujax.CubeFit) -> np.ndarray:
@@ -194,6 +211,20 @@ def flag_tables(fits: Fits) -> None:
         ]
         if (here & ok).any():
             print(f"| {low:g} to {high:g} | {cells[0]} | {cells[1]} |")
+    line_table(fits)
+
+
+def line_table(fits: Fits) -> None:
+    """Print false alarms and misses line by line: an astronomer looks at maps of one line."""
+    off = fits.line_pull > norm.isf(CHANCE / 2 / len(REPORTED))
+    good = fits.line_pull <= 3.0
+    print(f"\nline by line (off: more than {norm.isf(CHANCE / 2 / len(REPORTED)):.1f} errors, p < {CHANCE:g}):\n")
+    print("| S/N of the line's group | within 3 errors: lines, false alarms | off: lines, missed |\n|---|---|---|")
+    for low, high in [*pairwise(CLASSES), (5.0, np.inf), (0.0, np.inf)]:
+        here = (fits.line_snr >= low) & (fits.line_snr < high)
+        a, b = fits.line_flagged[good & here], fits.line_flagged[off & here]
+        cells = [f"{len(a)}, {a.mean():.4f}" if len(a) else "0, -", f"{len(b)}, {1 - b.mean():.4f}" if len(b) else "0, -"]
+        print(f"| {low:g} to {high:g} | {cells[0]} | {cells[1]} |")
 
 
 def _shares(fits: Fits, good: np.ndarray, bad: np.ndarray) -> list[tuple[np.ndarray, float]]:

@@ -15,8 +15,8 @@ from scipy.special import erfc, gammaincc
 
 from ifujax.inference.residuals import CELLS, REACH, SCANNED, WIDTHS, ResidualSums
 
-CHANCE = 0.015
-"""Chance of noise alone to be called structured, at most."""
+CHANCE = 0.005
+"""Chance of noise alone to be called structured; nearly twice that where spectra have a thousand pixels and more."""
 _SIGMAS = 5.0
 _LOOKS = {"power": 5.0, "peak": 12.0, "pile": 16.0}
 _LOOKS_AT = 300.0
@@ -26,25 +26,55 @@ _WIDEST = 0.25
 """Stretches of more than this share of the pixels are no stretches."""
 
 
-def chi2_far_from_1(chi2: np.ndarray, dof: np.ndarray, spread: np.ndarray | float = 1.0) -> np.ndarray:
-    """Return where chi2 per degree of freedom is farther from 1 than noise can bring it.
+def chi2_window(
+    dof: np.ndarray | float, *, sigmas: float = _SIGMAS, allowance: float = 0.0
+) -> tuple[np.ndarray | float, np.ndarray | float]:
+    """Return the least and largest chi2 per degree of freedom that is taken for noise.
+
+    The window is `sigmas` standard deviations wide on either side, ``sqrt(2 / dof)`` each for many degrees of freedom, and its
+    ends are `allowance` further out. For few, chi2 is skew: its cube root is normal, of variance ``2 / (9 dof)`` (Wilson &
+    Hilferty 1931, PNAS 17, 684).
 
     Parameters
     ----------
-    chi2, dof : array
-        Of fits with given variances.
+    dof : array or float
+        Degrees of freedom; of correlated noise, over the sum of its squared correlations (the variance of a sum of squares).
+    sigmas, allowance : float
+
+    Examples
+    --------
+    >>> [round(float(end), 2) for end in chi2_window(25600, sigmas=4.0, allowance=0.1)]
+    [0.87, 1.14]
+    """
+    variance = 2.0 / (9.0 * np.maximum(dof, 1.0))
+    low, high = (np.maximum(1.0 - variance + side * sigmas * np.sqrt(variance), 0.0) ** 3 for side in (-1.0, 1.0))
+    return (1.0 - allowance) * low, (1.0 + allowance) * high
+
+
+def chi2_far_from_1(
+    chi2: np.ndarray | float,
+    dof: np.ndarray | float,
+    spread: np.ndarray | float = 1.0,
+    *,
+    sigmas: float = _SIGMAS,
+    allowance: float = 0.0,
+) -> np.ndarray:
+    """Return where chi2 per degree of freedom is farther from 1 than noise can bring it: beyond `chi2_window`.
+
+    Parameters
+    ----------
+    chi2, dof : array or float
+        Of fits with given variances. Without degrees of freedom it is never far.
     spread : array or float
         By what correlation multiplies the variance of chi2: the sum of its squares over all lags; 1 for independent noise.
-
-    Returns
-    -------
-    array of bool
-        Beyond 5 ``sqrt(2 / dof)``, the standard deviation of chi2 over its degrees of freedom. False without any.
+    sigmas, allowance : float
+        As of `chi2_window`.
     """
-    usable = dof > 0
+    usable = np.asarray(dof) > 0
     safe = np.where(usable, dof, 1.0)
+    low, high = chi2_window(safe / spread, sigmas=sigmas, allowance=allowance)
     with np.errstate(invalid="ignore"):
-        return usable & (np.abs(chi2 / safe - 1.0) > _SIGMAS * np.sqrt(2.0 * spread / safe))
+        return usable & ((chi2 / safe < low) | (chi2 / safe > high))
 
 
 @dataclass(frozen=True)

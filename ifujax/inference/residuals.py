@@ -61,8 +61,8 @@ def residual_sums(residual: Array, used: Array) -> Array:
     """
     # Pixels go first: sums over them then run over all fits side by side, several times as fast.
     residual, used = residual.T, used.T.astype(jnp.float32)
-    count = jnp.maximum(jnp.sum(used, axis=0), 1.0)
-    spread = jnp.sqrt(jnp.sum(residual * residual, axis=0) / count)
+    count = jnp.maximum(jnp.sum(used, axis=0, keepdims=True), 1.0)
+    spread = jnp.sqrt(jnp.sum(residual * residual, axis=0, keepdims=True) / count)
     # In units of their own: single precision then has room for any.
     whole = jnp.where(spread > 0, residual / jnp.where(spread > 0, spread, 1.0), 0.0).astype(jnp.float32)
     whole = jnp.clip(whole, -_CLIP, _CLIP)
@@ -79,10 +79,10 @@ def residual_sums(residual: Array, used: Array) -> Array:
     for width, step in zip(SCANNED, STEPS):
         sums, piles = (_slid(each[step], width // step) for each in (cells, squares))
         for name, value in (("peak", sums * sums / width), ("pile", piles)):
-            share, at = _highest(value / total)
+            share, at = _highest(value / total[None])
             found[name].append(share)
             found[f"{name}_at"].append(at)
-    level = (spread**2).astype(residual.dtype)
+    level = (spread[0] ** 2).astype(residual.dtype)
     scaled = [each.astype(residual.dtype) * level for each in (*products, *powers)]
     shares = [each.astype(residual.dtype) for several in found.values() for each in several]
     return jnp.stack([each.astype(residual.dtype) for each in _products(used, REACH + 1)] + scaled + shares, axis=1)

@@ -37,7 +37,7 @@ CONTINUUM_NOT_POSITIVE = Flag(32, "cont_not_positive", "continuum not positive u
 OTHER_MINIMUM = Flag(64, "other_minimum", "a second minimum lies within 1 of the lowest chi2")
 CHI2_NOT_1 = Flag(128, "chi2_not_1", "chi2 per degree of freedom far from 1: variance or model is wrong")
 STRUCTURED_RESIDUALS = Flag(256, "structured_residuals", "residuals are no noise: they are correlated, or piled up in one place")
-ERRORS_NOT_TRUSTED = Flag(512, "errors_not_trusted", "chi2 is no parabola within 2 errors: the errors are not to be trusted")
+ERRORS_NOT_TRUSTED = Flag(512, "errors_not_trusted", "chi2 rises too little within 2 errors: an error is too small")
 CORRELATED_NOISE = Flag(1024, "correlated_noise", "noise is correlated between pixels, and the errors do not allow for it")
 UNDECIDED = Flag(2048, "undecided", "another number of components does about as well")
 

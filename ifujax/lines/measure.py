@@ -104,7 +104,8 @@ class LineQuantities:
         inside = jnp.stack([_window(model, params, coords, i, self.reach) for i in lines])
         profiles = jnp.stack([model.line(unit, coords, i) / model.flux(unit, i) for i in lines])
         level = jnp.max(jnp.abs(model.continuum(linear, coords)))
-        return Held(inside, inside * coords.width, profiles * inside * coords.width, jnp.where(level > 0, level, 1.0))
+        width = inside * coords.width[None]
+        return Held(inside, width, profiles * width, jnp.where(level > 0, level, 1.0))
 
     def _inverse_continuum(
         self, model: EmissionSpectrum, linear: Array, coords: SpectralCoords, held: Held

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage, stats
 
 from ifujax.inference import status as bits
+from ifujax.inference.goodness import chi2_far_from_1
 from ifujax.photometry.forward.noise import reach_of, residual_correlation
 
 WINDOW = 4.0
@@ -61,36 +62,13 @@ class Judgement:
     correlation: np.ndarray
 
 
-def chi2_is_off(chi2: float, dof: float, independent: float | None = None) -> bool:
-    """Return whether chi2 is not that of noise with the variances that it was divided by.
+def chi2_is_off(chi2: float, dof: float, spread: float = 1.0) -> bool:
+    """Return whether the chi2 of an image is not that of noise with the variances that it was divided by.
 
-    The window is `WINDOW` standard deviations wide, ``sqrt(2 / dof)`` each for many pixels, and its ends are `ALLOWANCE` further
-    out. For few pixels chi2 is skew: its cube root is normal, of variance ``2 / (9 dof)`` (Wilson & Hilferty 1931, PNAS 17, 684).
-
-    Parameters
-    ----------
-    chi2 : float
-    dof : float
-        Degrees of freedom.
-    independent : float, optional
-        Independent pixels where noise is correlated: ``dof`` over the sum of squared correlations (the variance of a sum of
-        squares); `dof` by default.
+    As `ifujax.inference.goodness.chi2_far_from_1`: 4 standard deviations, and a tenth more, since variances of images are not
+    known better.
     """
-    low, high = chi2_window(dof if independent is None else independent)
-    return not low <= chi2 / max(dof, 1.0) <= high
-
-
-def chi2_window(independent: float) -> tuple[float, float]:
-    """Return the least and largest chi2 per degree of freedom that `chi2_is_off` takes for noise.
-
-    Examples
-    --------
-    >>> [round(end, 2) for end in chi2_window(25600)]
-    [0.87, 1.14]
-    """
-    spread = math.sqrt(2.0 / (9.0 * max(independent, 1.0)))
-    low, high = (max(1.0 - spread**2 + side * WINDOW * spread, 0.0) ** 3 for side in (-1.0, 1.0))
-    return (1.0 - ALLOWANCE) * low, (1.0 + ALLOWANCE) * high
+    return bool(chi2_far_from_1(chi2, dof, spread, sigmas=WINDOW, allowance=ALLOWANCE))
 
 
 def judge(
@@ -157,7 +135,7 @@ def judge(
     # What stays within stated errors is no misfit
     level = max(variance, 1.0) if stated else variance
     warn, dof = 0, count - n_free
-    if stated and chi2_is_off(variance * dof if robust else float(square.sum()), dof, dof / blur):
+    if stated and chi2_is_off(variance * dof if robust else float(square.sum()), dof, blur):
         warn |= bits.CHI2_NOT_1.value
     misfit, piled = _worst(square, used, (variance, level), blur, step)
     if piled or _more(square, bright, rest, level, blur):

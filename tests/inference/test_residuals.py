@@ -81,15 +81,14 @@ def test_sums_are_what_they_say() -> None:
     ("n", "degree", "lines"), [(60, 1, (0.5,)), (120, 5, (0.3, 0.6)), (280, 3, (0.3, 0.4)), (1200, 3, (0.5,))]
 )
 def test_noise_is_no_structure(n: int, degree: int, lines: tuple[float, ...]) -> None:
-    """At most 2 % of fits of noise alone are called structured, of whatever length; nor are those of a wrong variance."""
+    """At most 1 % of fits of noise alone are called structured, of whatever length; nor are those of a wrong variance."""
     noise = 3.0 * np.random.default_rng(n).standard_normal((4000, n))
     found = structure(left(noise, slopes(n, degree, lines)))
     assert np.isfinite(found.chance).all()
     share = found.found.mean()
-    assert share < CHANCE + 3 * np.sqrt(CHANCE / 4000)
-    assert share < 0.02
+    assert share < (CHANCE if n < 1000 else 0.01) + 2 * np.sqrt(CHANCE / 4000)
     if n > 200:  # and it is not deaf
-        assert share > 0.003
+        assert share > CHANCE / 5
 
 
 def test_known_correlation_is_no_structure() -> None:
@@ -139,9 +138,9 @@ def test_correlation_is_freed_of_what_fits_absorb(
 
 
 def test_chi2_window_follows_the_degrees_of_freedom() -> None:
-    chi2 = np.array([1.24, 1.24, 0.8, 1.1, 9.0]) * np.array([25600, 50, 25600, 25600, 2])
-    dof = np.array([25600, 50, 25600, 25600, 2])
-    np.testing.assert_array_equal(chi2_far_from_1(chi2, dof), [True, False, True, True, True])
+    dof = np.array([25600, 50, 25600, 25600, 2, 2])
+    chi2 = np.array([1.24, 1.24, 0.8, 1.1, 9.0, 20.0]) * dof  # 18 of 2 degrees of freedom is a chance of 1e-4
+    np.testing.assert_array_equal(chi2_far_from_1(chi2, dof), [True, False, True, True, False, True])
     assert not chi2_far_from_1(np.array([3.0, np.nan]), np.array([0, 5])).any()
 
 

@@ -426,7 +426,7 @@ def test_further_maps_are_found_by_name(own, tmp_path):
     fits.append(path, np.arange(6.0), fits.Header({"EXTNAME": "NOMAP"}))
     again = load_fit(path)
     assert again.maps["w80"][1, 2] == 5.0
-    assert set(again.maps) == {"status", "warn", "reduced_chi2", "dof", "stretch", "w80"}
+    assert set(again.maps) == {"status", "warn", "linewarn", "reduced_chi2", "dof", "stretch", "w80"}
 
 
 def test_own_product_reads_like_the_fit(own, again):

@@ -49,7 +49,7 @@ IFSCUBE = [
     "FITCONFIG",
 ]
 OURS = [
-    "SOLUTION_ERR", "FLUX_M_ERR", "FLUX_D_ERR", "EQW_M_ERR", "EQW_D_ERR", "VELDISP", "VELDISP_ERR", "WARN", "DOF",
+    "SOLUTION_ERR", "FLUX_M_ERR", "FLUX_D_ERR", "EQW_M_ERR", "EQW_D_ERR", "VELDISP", "VELDISP_ERR", "WARN", "LINEWARN", "DOF",
     "STRETCH", "NOISECOR", "FLAGS",
 ]  # fmt: skip
 LINES = ("ha", "n2b")

@@ -13,8 +13,9 @@ import pytest
 from scipy import ndimage, stats
 
 import ifujax
+from ifujax.inference.goodness import chi2_window
 from ifujax.inference.status import CHI2_NOT_1, CORRELATED_NOISE, STRUCTURED_RESIDUALS
-from ifujax.photometry.goodness import chi2_is_off, chi2_window, judge
+from ifujax.photometry.goodness import chi2_is_off, judge
 from tests.photometry.point_scenes import TRUTH, Points, drizzled, hst_image, moffat, muse_image, muse_signal, scene
 
 SHAPE = (160, 160)
@@ -46,11 +47,11 @@ def pulls(fit: ifujax.ImagePhotometry) -> np.ndarray:
 def test_window_is_that_of_chi2() -> None:
     """Its ends, but for the allowance, have the chance of 4 sigma on either side, exactly by the gamma function."""
     for dof in (30, 300, 25600):
-        low, high = chi2_window(dof)
+        low, high = chi2_window(dof, sigmas=4.0, allowance=0.1)
         chances = stats.chi2.cdf(low / 0.9 * dof, dof), stats.chi2.sf(high / 1.1 * dof, dof)
         assert all(1.5e-5 < chance < 6e-5 for chance in chances)
     assert chi2_is_off(1.24 * 25600, 25600)
-    assert not chi2_is_off(1.24 * 25600, 25600, independent=250)
+    assert not chi2_is_off(1.24 * 25600, 25600, spread=100.0)
     assert not chi2_is_off(1.07 * 25600, 25600)
     assert not chi2_is_off(1.8 * 40, 40)
 

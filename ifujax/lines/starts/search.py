@@ -21,9 +21,9 @@ from ifujax.lines.starts.components import Component, components_of, overlapping
 from ifujax.lines.starts.sharing import SHARES, shared
 
 _ROWS_AT_ONCE = 256
-_MOST_WAYS, _CROSSINGS = 64, 4
+_MOST_WAYS, _CROSSINGS = 27, 2
 """Most combinations of the components' own peaks that are weighed, and how many of them are followed."""
-_SWEEPS = 3
+_SWEEPS = 2
 """How often every component is placed again beside the others."""
 RIVALS, SHARED_RIVALS = 3, 9
 """Most placements beside the best that are tried by default, for each component; the second, in all, where they share lines."""
