@@ -23,10 +23,10 @@ import numpy as np
 from imphot_equivalent import imphot_equivalent
 
 import ifujax
+from ifujax.images.regrid import regrid_like
 from ifujax.photometry.config import PhotometryOptions
 from ifujax.photometry.forward.fit import fit_prepared
 from ifujax.photometry.forward.preparation import prepare
-from ifujax.photometry.images.regrid import regrid_like
 from ifujax.simulate import random_scene, simulate_image_pair
 
 TRUTH = {"fwhm": 0.65, "beta": 2.8, "dx": 0.12, "dy": -0.23, "scale": 0.95, "bg": 0.05}

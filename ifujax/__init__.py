@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ifujax.data.image import Image
     from ifujax.data.spectrum import Spectrum
     from ifujax.errors import DataError, IfujaxWarning, UsageError
+    from ifujax.images.corrections import apply_corrections
+    from ifujax.images.filters import HstFilter, hst_filter_info
+    from ifujax.images.regrid import images_aligned, regrid_like, rescale_like
+    from ifujax.images.wideband import bandpass_image, read_filter_curve
     from ifujax.inference.declarations import Bounded, Fixed, Tied
     from ifujax.inference.joint import fit_joint
     from ifujax.inference.least_squares import fit_batch
@@ -46,10 +50,6 @@ if TYPE_CHECKING:
     from ifujax.lines.spectrum import SpectrumFit, fit_spectrum
     from ifujax.models.psf import ImagePSF, MoffatPSF
     from ifujax.photometry.config import PhotometryOptions
-    from ifujax.photometry.images.corrections import apply_corrections
-    from ifujax.photometry.images.filters import HstFilter, hst_filter_info
-    from ifujax.photometry.images.regrid import images_aligned, regrid_like, rescale_like
-    from ifujax.photometry.images.wideband import bandpass_image, read_filter_curve
     from ifujax.photometry.joint import JointPhotometry, fit_joint_photometry
     from ifujax.photometry.results import FittedValue, ImagePhotometry, StarPhotometry
     from ifujax.photometry.run import fit_image_photometry, iterate_image_photometry
@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from ifujax.photometry.table import photometry_table
 
 _HOME = {
-    "apply_corrections": "photometry.images.corrections",
-    "bandpass_image": "photometry.images.wideband",
+    "apply_corrections": "images.corrections",
+    "bandpass_image": "images.wideband",
     "Bounded": "inference.declarations",
     "ComponentFit": "lines.selection.results",
     "ContinuumOptions": "lines.config",
@@ -83,13 +83,13 @@ _HOME = {
     "FittedValue": "photometry.results",
     "Fixed": "inference.declarations",
     "HalfNormal": "inference.priors",
-    "hst_filter_info": "photometry.images.filters",
-    "HstFilter": "photometry.images.filters",
+    "hst_filter_info": "images.filters",
+    "HstFilter": "images.filters",
     "IfujaxWarning": "errors",
     "Image": "data.image",
     "ImagePhotometry": "photometry.results",
     "ImagePSF": "models.psf",
-    "images_aligned": "photometry.images.regrid",
+    "images_aligned": "images.regrid",
     "iterate_image_photometry": "photometry.run",
     "JointPhotometry": "photometry.joint",
     "Kinematics": "lines.config",
@@ -108,11 +108,11 @@ _HOME = {
     "POSTERIOR_FLAGS": "inference.status",
     "read_config": "lines.dialect",
     "read_cube": "io.cubes",
-    "read_filter_curve": "photometry.images.wideband",
+    "read_filter_curve": "images.wideband",
     "read_image": "io.images",
     "read_spectrum": "io.spectra",
-    "regrid_like": "photometry.images.regrid",
-    "rescale_like": "photometry.images.regrid",
+    "regrid_like": "images.regrid",
+    "rescale_like": "images.regrid",
     "sample": "lines.posteriors.run",
     "sample_batch": "inference.sampling.sample",
     "SamplingOptions": "inference.sampling.options",

@@ -10,8 +10,8 @@ import numpy as np
 
 from ifujax import simulate
 from ifujax.data.image import Image
+from ifujax.images.regrid import regrid_like
 from ifujax.io.images import write_image
-from ifujax.photometry.images.regrid import regrid_like
 
 ALL_FIXED = {
     "method": "fourier", "fix_scale": 0.9, "fix_bg": 0.05, "fix_dx": 0.1, "fix_dy": -0.15, "fix_fwhm": 0.65, "fix_beta": 2.8,

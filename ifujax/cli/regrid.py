@@ -55,8 +55,8 @@ def regrid(
 
     Exit code: 0 done, 1 something is wrong with a file, 2 something is wrong with the command.
     """
+    from ifujax.images.filters import hst_filter_info
     from ifujax.io.images import read_image_header
-    from ifujax.photometry.images.filters import hst_filter_info
 
     name = stem(muse) if field is None else field
     if not name or "/" in name or name != name.strip():
@@ -88,9 +88,9 @@ def _regrid_one(path: Path, like: Image | Cube, plan: Outputs, overwrite: bool) 
     """Read, regrid and write one HST image; return what was done."""
     import numpy as np
 
+    from ifujax.images.filters import hst_filter_info
+    from ifujax.images.regrid import regrid_like, rescale_like
     from ifujax.io.images import read_image, write_image
-    from ifujax.photometry.images.filters import hst_filter_info
-    from ifujax.photometry.images.regrid import regrid_like, rescale_like
 
     image = read_image(path)
     known = hst_filter_info(image)

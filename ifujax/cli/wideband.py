@@ -59,7 +59,7 @@ def wideband(
 
     Exit code: 0 done, 1 something is wrong with a file, 2 something is wrong with the command.
     """
-    from ifujax.photometry.images.wideband import read_filter_curve
+    from ifujax.images.wideband import read_filter_curve
 
     start = curve.name.partition(".")[0] if prefix is None else prefix
     if "/" in start:
@@ -107,9 +107,9 @@ def _make_one(
     """Read a cube, make and write its image; return what was done."""
     from dataclasses import replace
 
+    from ifujax.images.wideband import bandpass_image
     from ifujax.io.cubes import read_cube
     from ifujax.io.images import write_image
-    from ifujax.photometry.images.wideband import bandpass_image
 
     image = bandpass_image(read_cube(path), *points, unit=unit, interpolation=interpolation, photon_weighting=photon_weighting)
     if plan.product is not None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ifujax.errors import UsageError, unknown
+from ifujax.images.geometry import pixel_steps
 from ifujax.inference.status import NOISE_ESTIMATED, STRUCTURED_RESIDUALS
 from ifujax.io.output import atomic_path
-from ifujax.photometry.images.geometry import pixel_steps
 from ifujax.photometry.stars.models import PER_PIXEL, filtered_profile
 from ifujax.photometry.table import sentences
 from ifujax.plotting.photometry import StarProfile, fwhm_wavelength_figure, image_fit_figure, star_profile_figure

@@ -13,12 +13,12 @@ import numpy as np
 
 from ifujax.data.image import Image
 from ifujax.errors import IfujaxWarning, SwappedImages, UsageError, unknown
+from ifujax.images.geometry import celestial_of, pixel_steps
+from ifujax.images.regrid import rescale_like
 from ifujax.io.images import read_image
 from ifujax.models.psf import MoffatPSF
 from ifujax.photometry.config import HST_PSF, PhotometryOptions
 from ifujax.photometry.forward.reference import resolved_sampling
-from ifujax.photometry.images.geometry import celestial_of, pixel_steps
-from ifujax.photometry.images.regrid import rescale_like
 
 _COARSER = 1.1
 """How much larger pixels of HST may be than those of MUSE, for roundings of headers: no regridding makes any."""

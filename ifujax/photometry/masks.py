@@ -9,8 +9,8 @@ import numpy as np
 
 from ifujax.data.image import Image
 from ifujax.errors import DataError, UsageError
+from ifujax.images.regrid import images_aligned
 from ifujax.io.regions import RegionList, circle_mask, read_regions, region_mask
-from ifujax.photometry.images.regrid import images_aligned
 from ifujax.photometry.inputs import Mask, Star, check_star, load_image
 
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from ifujax.data.image import Image
 from ifujax.errors import DataError, IfujaxWarning, UsageError, unknown
+from ifujax.images.corrections import Position, apply_corrections
 from ifujax.inference.status import NO_DETECTION
 from ifujax.io.images import write_image
 from ifujax.io.output import atomic_path
-from ifujax.photometry.images.corrections import Position, apply_corrections
 from ifujax.photometry.table import photometry_table
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def aligned_image(
     muse : Image, optional
         The one that was fitted, by default; or another of the same pointing.
     corrections, position
-        See `ifujax.photometry.images.corrections.apply_corrections`.
+        See `ifujax.images.corrections.apply_corrections`.
 
     Raises
     ------

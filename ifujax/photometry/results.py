@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ifujax.data.image import Image
+from ifujax.images.geometry import celestial_of, pixel_steps
 from ifujax.models.psf import MoffatPSF
-from ifujax.photometry.images.geometry import celestial_of, pixel_steps
 from ifujax.photometry.outcome import Outcome
 from ifujax.photometry.table import report_of, sentences, summary_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ifujax.images.corrections import Position
     from ifujax.photometry.config import PhotometryOptions
     from ifujax.photometry.forward.preparation import Prepared
     from ifujax.photometry.goodness import Misfit
-    from ifujax.photometry.images.corrections import Position
     from ifujax.photometry.stars.fit import StarOutcome
 
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from ifujax.data.image import Image
 from ifujax.errors import DataError, SwappedImages, UsageError
+from ifujax.images.geometry import pixel_steps
+from ifujax.images.regrid import images_aligned
 from ifujax.io.regions import RegionList
 from ifujax.photometry.config import PhotometryOptions
 from ifujax.photometry.forward.fit import fit_prepared
 from ifujax.photometry.forward.preparation import Prepared, TransformCache, prepare
 from ifujax.photometry.fourier.fit import fit_fourier
-from ifujax.photometry.images.geometry import pixel_steps
-from ifujax.photometry.images.regrid import images_aligned
 from ifujax.photometry.inputs import (
     ImageLike,
     Mask,

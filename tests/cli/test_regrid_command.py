@@ -7,8 +7,8 @@ import pytest
 from astropy.io import fits
 
 from ifujax.cli.app import main
+from ifujax.images.filters import ACS_FILTERS
 from ifujax.io.images import read_image
-from ifujax.photometry.images.filters import ACS_FILTERS
 
 UNIT = "10**(-20)*erg/s/cm**2/Angstrom"
 

@@ -10,9 +10,9 @@ import pytest
 from ifujax import simulate
 from ifujax.cli.app import main
 from ifujax.cli.wideband import image_name
+from ifujax.images.wideband import bandpass_image, read_filter_curve
 from ifujax.io.cubes import read_cube
 from ifujax.io.images import read_image
-from ifujax.photometry.images.wideband import bandpass_image, read_filter_curve
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from scipy import ndimage, stats
 
 import ifujax
 from ifujax.errors import IfujaxWarning
+from ifujax.images.regrid import regrid_like
 from ifujax.inference.status import NO_DETECTION
 from ifujax.photometry.detection import Search, gain_of, search_of
-from ifujax.photometry.images.regrid import regrid_like
 from tests.photometry.point_scenes import SIGMA, TRUTH, Points, drizzled, hst_image, muse_image, muse_signal, scene
 
 LOST = ("dx", "dy", "fwhm", "beta")

@@ -9,8 +9,8 @@ import pytest
 
 import ifujax
 from ifujax.errors import DataError, IfujaxWarning, UsageError
+from ifujax.images.regrid import regrid_like
 from ifujax.inference import status as bits
-from ifujax.photometry.images.regrid import regrid_like
 from ifujax.simulate import random_scene, simulate_muse
 from tests.photometry.scenes import NAMES, SHAPE, TRUTH, pair
 

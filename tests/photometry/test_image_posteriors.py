@@ -7,7 +7,7 @@ import pytest
 
 import ifujax
 from ifujax.errors import UsageError
-from ifujax.photometry.images.regrid import regrid_like
+from ifujax.images.regrid import regrid_like
 from tests.photometry.scenes import NAMES, pair
 
 

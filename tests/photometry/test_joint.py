@@ -11,7 +11,7 @@ from astropy.io import fits
 
 import ifujax
 from ifujax.errors import DataError, IfujaxWarning, UsageError
-from ifujax.photometry.images.regrid import regrid_like
+from ifujax.images.regrid import regrid_like
 from ifujax.simulate import random_scene, simulate_muse
 from tests.photometry.scenes import pair
 

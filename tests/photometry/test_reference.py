@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ifujax.errors import DataError, UsageError
+from ifujax.images.regrid import regrid_like
 from ifujax.models.psf import MoffatPSF
 from ifujax.photometry.forward.reference import Grid, aliases, blackman_window, blurred, good_size, low_pass, transform_hst
-from ifujax.photometry.images.regrid import regrid_like
 from ifujax.simulate import random_scene, simulate_hst
 from tests.photometry.scenes import pair
 

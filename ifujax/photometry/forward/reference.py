@@ -13,10 +13,10 @@ from scipy import ndimage
 
 from ifujax.data.image import Image
 from ifujax.errors import DataError, UsageError
+from ifujax.images.geometry import PixelMap, has_data, pixel_steps
 from ifujax.inference.precision import working_precision
 from ifujax.models.psf import PSF, MoffatPSF, RadialGrid
 from ifujax.models.scene import Reference
-from ifujax.photometry.images.geometry import PixelMap, has_data, pixel_steps
 
 Sampling = Literal["auto", "native", "regridded"]
 BUFFER = 4.0

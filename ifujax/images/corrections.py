@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from ifujax.data.image import Image
 from ifujax.errors import UsageError, unknown
-from ifujax.photometry.images.geometry import celestial_of, pixel_steps
+from ifujax.images.geometry import celestial_of, pixel_steps
 
 Position = Literal["crpix", "crval", "resample"]
 _POSITIONS = ("crpix", "crval", "resample")

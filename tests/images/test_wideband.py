@@ -11,10 +11,10 @@ from scipy import integrate, interpolate
 
 from ifujax.data.cube import Cube
 from ifujax.errors import DataError, IfujaxWarning, UsageError
+from ifujax.images.wideband import bandpass_image, read_filter_curve
 from ifujax.io.cubes import read_cube
 from ifujax.io.demo import minicube_path
 from ifujax.io.images import read_image
-from ifujax.photometry.images.wideband import bandpass_image, read_filter_curve
 from tests.reference import reference_data
 
 WAVELENGTH = 5000.0 + 7.0 * np.arange(40)

@@ -10,7 +10,7 @@ from astropy.io import fits
 
 from ifujax.data.image import Image
 from ifujax.errors import UsageError
-from ifujax.photometry.images.filters import ACS_FILTERS, ab_zero, hst_filter_info
+from ifujax.images.filters import ACS_FILTERS, ab_zero, hst_filter_info
 
 
 def test_table_agrees_with_the_relation():

@@ -13,10 +13,10 @@ from scipy import integrate, special
 from ifujax.data.cube import Cube
 from ifujax.data.image import Image
 from ifujax.errors import DataError, IfujaxWarning, UsageError
+from ifujax.images.filters import ACS_FILTERS
+from ifujax.images.regrid import images_aligned, regrid_like, rescale_like
 from ifujax.io.demo import a478_hst_path, hdfs_paths
 from ifujax.io.images import read_image
-from ifujax.photometry.images.filters import ACS_FILTERS
-from ifujax.photometry.images.regrid import images_aligned, regrid_like, rescale_like
 from tests.reference import reference_data
 
 FLUX = "10**(-20)*erg/s/cm**2/Angstrom"

@@ -11,10 +11,10 @@ from astropy import units
 from ifujax.data.cube import Cube
 from ifujax.data.image import Image
 from ifujax.errors import DataError, IfujaxWarning, UsageError
+from ifujax.images.filters import HstFilter, hst_filter_info
+from ifujax.images.geometry import PixelMap, celestial_of, has_data
+from ifujax.images.lowpass import lowpass_sample
 from ifujax.io.units import parsed_unit
-from ifujax.photometry.images.filters import HstFilter, hst_filter_info
-from ifujax.photometry.images.geometry import PixelMap, celestial_of, has_data
-from ifujax.photometry.images.lowpass import lowpass_sample
 
 _FLUX = units.erg / units.s / units.cm**2 / units.AA
 _MARGIN = 12

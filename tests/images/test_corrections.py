@@ -11,7 +11,7 @@ from astropy.wcs import WCS
 
 from ifujax.data.image import Image
 from ifujax.errors import DataError, UsageError
-from ifujax.photometry.images.corrections import apply_corrections
+from ifujax.images.corrections import apply_corrections
 
 STEP = 0.2
 SHAPE = (40, 50)
