@@ -15,8 +15,8 @@ from scipy.special import erfc, gammaincc
 
 from ifujax.inference.residuals import CELLS, REACH, SCANNED, WIDTHS, ResidualSums
 
-CHANCE = 0.005
-"""Chance of noise alone to be called structured; nearly twice that where spectra have a thousand pixels and more."""
+CHANCE = 0.015
+"""Chance of noise alone to be called structured, at most."""
 _SIGMAS = 5.0
 _LOOKS = {"power": 5.0, "peak": 12.0, "pile": 16.0}
 _LOOKS_AT = 300.0
