@@ -5,8 +5,12 @@ BIN := $(VENV)/bin
 # Two test processes keep the memory of several compilers in check; JOBS=8 where there is room.
 JOBS ?= 2
 TESTS ?= tests
+# Programs are compiled once and shared by all test processes, through JAX's cache in a folder of the checkout.
+TEST_CACHE := $(CURDIR)/.jax-cache
 # One thread a process: the processes already fill the cores.
-TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 JAX_PLATFORMS=cpu \
+TEST_ENV := JAX_COMPILATION_CACHE_DIR=$(TEST_CACHE) JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2 \
+	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 JAX_PLATFORMS=cpu \
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
 	TF_CPP_MIN_LOG_LEVEL=2 PYTHONDONTWRITEBYTECODE=1
 
 .PHONY: help demo test test-fast test-slow lint docs benchmarks clean
@@ -49,7 +53,7 @@ benchmarks: $(VENV)/.stamp-dev
 
 clean:
 	rm -rf $(VENV) .venv-* build dist docs/_build docs/gallery docs/generated docs/sg_execution_times.rst demo-output
-	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	rm -rf .jax-cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
 	find ifujax tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installed once, and again when pyproject.toml changes.

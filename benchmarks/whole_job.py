@@ -18,6 +18,7 @@ from single_thread import THREADS
 import argparse
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ def main() -> None:
     from ifujax.io.demo import minicube_path
     from ifujax.lines.dialect import parse_config
 
+    warnings.filterwarnings("ignore", "noise is correlated")
     minicube = minicube_path()
     print(f"{THREADS} thread; imports: {time.process_time() - began:.1f} CPU s")
     with tempfile.TemporaryDirectory() as folder:

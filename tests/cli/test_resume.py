@@ -343,7 +343,7 @@ class Runs:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.environment = os.environ | {"XDG_CACHE_HOME": str(root / "cache"), "JAX_PLATFORMS": "cpu"}
+        self.environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(root / "cache"), "JAX_PLATFORMS": "cpu"}
         lines = (simulate.SimulatedLine("ha", 6562.8),)
         wavelength = np.arange(6560.0, 6700.0, 1.25)
         cube = simulate.cube((SIDE, SIDE), lines, wavelength=wavelength, scale_radius=20.0, seed=4)

@@ -464,7 +464,7 @@ def test_resumed_draws_are_the_same_to_the_bit(folder, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_killed_and_resumed(folder):
-    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), "JAX_PLATFORMS": "cpu"}
 
     def start(where):
         where.mkdir(exist_ok=True)
