@@ -33,8 +33,8 @@ from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.runner import inside_line
 from ifujax.inference.starts import pack_starts
 from ifujax.inference.uncertainty import Derived, report, user_covariance
+from ifujax.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 _BYTES = 2**28
 """Memory that the slopes of the blocks in hand at a time may take."""
 _LARGEST_DAMPING = 1e12
@@ -376,7 +376,7 @@ def _to_line(space: ParameterSpace, x: np.ndarray) -> np.ndarray:
     """Free vectors (rows, n), moved off their bounds, as unconstrained ones."""
     if not x.shape[1]:
         return x
-    with jax.enable_x64(True):
+    with working_precision("float64"):
         return np.array(jax.vmap(inside_line)(space, x))
 
 

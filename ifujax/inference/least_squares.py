@@ -14,9 +14,10 @@ from ifujax.inference.observations import Observations
 from ifujax.inference.options import DEFAULT_OPTIONS, Options
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
-from ifujax.inference.runner import Progress, Runner
+from ifujax.inference.runner import Runner
 from ifujax.inference.starts import Rivals, lowest_ends, pack_starts
 from ifujax.inference.uncertainty import Derived
+from ifujax.progress import Progress
 
 
 def fit_batch(

@@ -111,7 +111,7 @@ def minimize_batch(
     dtype = dtype_of(precision)
     packed = pack_starts(space, start, rows)[0]
     wide = space.broadcast(rows)
-    with jax.enable_x64(True):
+    with working_precision("float64"):
         z = np.array(jax.vmap(inside_line)(wide, packed), dtype=dtype)
 
     def cast(leaf: Any) -> Any:

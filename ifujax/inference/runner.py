@@ -26,8 +26,8 @@ from ifujax.inference.residuals import N_ABSORBED, SAMPLE, absorption
 from ifujax.inference.results import FitResult
 from ifujax.inference.starts import Rivals
 from ifujax.inference.uncertainty import Derived, finish, user_covariance
+from ifujax.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 _STEPS = {False: (5, 3), True: (1, 2)}
 """Iterations of the first and of later rounds: from a start, or from where float32 ended."""
 _COMPILED: set[Any] = set()
@@ -189,7 +189,7 @@ class Runner:
     def _to_box(self, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
         if self.options.bounds != "transform":
             return x
-        with jax.enable_x64(True):
+        with working_precision("float64"):
             moved = jax.vmap(inside_line)(jax.tree.map(lambda leaf: leaf[rows], self.wide), x)
         return np.array(moved)
 
@@ -266,7 +266,7 @@ class Runner:
         if not x.shape[1] or self.options.bounds == "transform":
             return np.zeros(x.shape, bool)
         # All rows at once, on columns: a vmap would compile anew for every size of a batch.
-        with jax.enable_x64(True):
+        with working_precision("float64"):
             sides = jax.tree.map(np.transpose, self.wide).box()
         low, high = (np.stack([np.asarray(side) for side in each], axis=1).astype(self.dtype) for each in sides)
         return np.asarray(((x <= low) | (x >= high)) & (low < high))

@@ -14,6 +14,7 @@ from ifujax.errors import UsageError, unknown
 from ifujax.inference import status as bits
 from ifujax.inference.levenberg_marquardt import CONVERGED, FAILED, RUNNING
 from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.precision import working_precision
 
 _SAME = 1e-3
 """Ends whose chi2 agree to this are one minimum."""
@@ -72,7 +73,7 @@ def pack_starts(space: ParameterSpace, start: Mapping[str, Any] | Any, batch: in
     if not any(entry.moving for entry in space.structure.free):
         flat = [given[entry.name].reshape(batch, entry.size) for entry in space.structure.free]
         return (np.concatenate(flat, axis=1) / wide.scale)[None] if flat else np.zeros((1, batch, 0))
-    with jax.enable_x64(True):
+    with working_precision("float64"):
         packed = jax.vmap(_pack_row)(wide, given)
     return np.array(packed)[None]
 

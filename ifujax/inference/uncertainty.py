@@ -104,7 +104,8 @@ def finish(model: Any, options: Options, derived: Derived | None, block: Block, 
     chi2, hessian, _ = add_priors(block, x, chi2, hessian, jnp.zeros((x.shape[0], n + n_lin), x.dtype))
     covariance, felt = covariance_of(hessian, options)
     found = report(model, derived, block, x, at, everything, covariance, felt, unit) | {"chi2": chi2}
-    found["x_error"] = jnp.sqrt(jnp.maximum(jnp.diagonal(covariance, axis1=1, axis2=2)[:, :n], 0.0))
+    variance = jnp.diagonal(covariance, axis1=1, axis2=2)[:, :n]
+    found["x_error"] = jnp.where(felt[:, :n], jnp.sqrt(jnp.maximum(variance, 0.0)), jnp.nan)
     if options.residual_sums:
         found["residuals"] = residual_sums(at.residual, block.root_weight > 0)
         # Of few fits it is worked out on the host what they take of the noise.

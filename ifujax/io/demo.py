@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import platformdirs
 
 from ifujax.errors import DataError, UsageError, unknown
 from ifujax.io.output import atomic_path
+from ifujax.progress import Progress
 
 REQUIREMENT = "mpdaf==3.6"
 WHEEL_SHA256 = "c76e20ae254012669ed966c35f2acd31ced81acc31946d9a04587cce3578ee17"
@@ -31,9 +31,6 @@ _WHEEL_OPTIONS = (
     "--platform", "manylinux2014_x86_64",
 )  # fmt: skip
 _BLOCK = 1 << 20
-
-
-Progress = Callable[[str, int, int], None]
 
 
 def minicube_path(progress: Progress | None = None) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -33,8 +33,8 @@ from ifujax.lines.starts.search import StartFinder, Starts
 from ifujax.lines.starts.unseen import held, unseen_at_start
 from ifujax.lines.trust import fragile, line_warnings
 from ifujax.models.emission import COORDS_AXES
+from ifujax.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 _LARGE_BATCH = 64
 """Fits of which there are blocks of the larger size."""
 
@@ -92,6 +92,15 @@ class ChunkResult:
     def joined(cls, parts: Sequence[ChunkResult]) -> ChunkResult:
         """Return the results of several chunks, one after the other."""
         return cls(**{item.name: np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(cls)})
+
+    def with_rivals(self, rival: np.ndarray, other: ChunkResult) -> ChunkResult:
+        """Return a copy that says of some fits (n,) that `other` is another minimum, and of the lines that differ by an error."""
+        with np.errstate(invalid="ignore"):
+            apart = (np.abs(self.values - other.values) > self.errors).any(axis=2)
+        bit = bits.OTHER_MINIMUM.value
+        warn = (self.warn | np.where(rival, bit, 0)).astype(np.int32)
+        line_warn = (self.line_warn | np.where(rival[:, None] & apart, bit, 0)).astype(np.int32)
+        return replace(self, warn=warn, line_warn=line_warn)
 
     def take(self, keep: np.ndarray, other: ChunkResult) -> ChunkResult:
         """Return a result with `other`'s rows where `keep` is False."""

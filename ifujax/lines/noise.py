@@ -16,8 +16,9 @@ from ifujax.inference.goodness import Structure, chi2_far_from_1, structure
 from ifujax.inference.residuals import N_ABSORBED, SAMPLE, ResidualSums
 
 if TYPE_CHECKING:
-    from ifujax.lines.chunk import ChunkFitter, ChunkResult, Progress
+    from ifujax.lines.chunk import ChunkFitter, ChunkResult
     from ifujax.lines.collection import Collection
+    from ifujax.progress import Progress
 
 MATTERS = 1.05
 """By what correlation must multiply errors to be worth a bit and a sentence."""

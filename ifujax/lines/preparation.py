@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,6 +14,7 @@ from ifujax.lines.config import LineFitConfig
 from ifujax.lines.continuum import fit_rejection, rejection_weights
 from ifujax.lines.setup import Setup
 from ifujax.lines.starts.search import StartFinder
+from ifujax.robust import MAD_TO_SIGMA, row_median
 
 _ROWS_AT_ONCE = 256
 """Rows that stay in cache through all the passes below."""
@@ -28,7 +28,6 @@ _FEATURE_EDGE = 1.0
 _FEWEST_LINE_FREE = 10
 _UNEVEN = 3.0
 """How much higher than before, in units of the noise, a pixel of a line's falling wing may be."""
-_MAD = 1.482602218505602
 """Standard deviation over median absolute deviation, for normal noise."""
 
 
@@ -171,7 +170,7 @@ class Preparation:
             fit = fit_beside(self.rest, self.window, values, good, lines, self.weights, fit, threshold)
         level, failed = fit.continuum, np.isnan(fit.coefficients[:, 0])
         if failed.any():
-            level[failed] = _row_median(values[failed], good[failed])[:, None]
+            level[failed] = row_median(values[failed], good[failed])[:, None]
         return fit.coefficients, np.where(good, values - level, 0.0), good & ~fit.kept, distance
 
     def _wings(self, pulls: np.ndarray, clipped: np.ndarray, free: np.ndarray) -> np.ndarray:
@@ -222,11 +221,11 @@ class Preparation:
         free = good & self.line_free
         few = free.sum(axis=1) < _FEWEST_LINE_FREE
         free = np.where(few[:, None], good, free)
-        rough = _MAD * _row_median(np.abs(residual - _row_median(residual, free)[:, None]), free & ~clipped)
+        rough = MAD_TO_SIGMA * row_median(np.abs(residual - row_median(residual, free)[:, None]), free & ~clipped)
         pulls = residual / np.where(rough > 0, rough, np.inf)[:, None]
         free &= few[:, None] | ~self._wings(pulls, clipped, self.line_free)
-        centre = _row_median(residual, free)[:, None]
-        rough = _MAD * _row_median(np.abs(residual - centre), free)[:, None]
+        centre = row_median(residual, free)[:, None]
+        rough = MAD_TO_SIGMA * row_median(np.abs(residual - centre), free)[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
             inside = free & (np.abs(residual - centre) <= _CLIP_FLOOR * rough)
             dof = inside.sum(axis=1) - (0 if self.degree is None else self.degree + 1)
@@ -244,7 +243,7 @@ class Preparation:
         rows = np.flatnonzero((candidates & (pulls > 0.5 * _CLIP_FLOOR)).any(axis=1))
         out = np.zeros_like(candidates)
         if rows.size:
-            scatter = _MAD * _row_median(pulls[rows], (ivar[rows] > 0) & self.line_free)
+            scatter = MAD_TO_SIGMA * row_median(pulls[rows], (ivar[rows] > 0) & self.line_free)
             relative = pulls[rows] / np.where(scatter > 0, scatter, np.inf)[:, None]
             wings = self._wings(relative, clipped[rows], free)
             out[rows] = candidates[rows] & (relative > _CLIP_FLOOR) & ~wings
@@ -279,10 +278,3 @@ def _bridged(background: np.ndarray, good: np.ndarray) -> np.ndarray:
         bad = ~good[row]
         result[row, bad] = np.interp(pixels[bad], pixels[good[row]], background[row, good[row]])
     return result
-
-
-def _row_median(values: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Median of the good pixels of each row; NaN where there is none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmedian(np.where(good, values, np.nan), axis=1)

@@ -14,7 +14,7 @@ import numpy as np
 from ifujax.data.cube import Cube
 from ifujax.errors import DataError, IfujaxWarning, UsageError
 from ifujax.inference import status as bits
-from ifujax.lines.chunk import ChunkFitter, ChunkResult, Progress
+from ifujax.lines.chunk import ChunkFitter, ChunkResult
 from ifujax.lines.collection import Collection
 from ifujax.lines.config import EmissionModel, LineFitConfig, Noise
 from ifujax.lines.ifscube.adapt import adapted_config, adapted_cube
@@ -23,6 +23,7 @@ from ifujax.lines.ifscube.sequence import fit_in_order
 from ifujax.lines.neighbours.passes import Passes, asks_neighbours
 from ifujax.lines.noise import NoiseStep
 from ifujax.lines.results import CubeFit
+from ifujax.progress import Progress
 
 if TYPE_CHECKING:
     from ifujax.io.checkpoint import ChunkStore

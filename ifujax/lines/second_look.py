@@ -19,6 +19,7 @@ from ifujax.lines.preparation import Prepared
 from ifujax.lines.starts.packing import Named, named_starts, pack_named
 from ifujax.lines.starts.search import Starts
 from ifujax.lines.starts.unseen import FOUND, hardly_seen, held
+from ifujax.robust import MAD_TO_SIGMA, row_median
 
 if TYPE_CHECKING:
     from ifujax.lines.chunk import ChunkFitter
@@ -30,7 +31,6 @@ _UNLIKELY = 3.0
 _BETTER = 1e-3
 """By how much chi2 has to fall for another minimum to be taken."""
 _DETECTED = 3.0
-_MAD = 1.482602218505602
 
 
 class SecondLook:
@@ -187,8 +187,8 @@ class SecondLook:
         used = self.ready.ivar[mine][:, : len(free)][:, free] > 0
         if not pulls.shape[1]:
             return np.ones(len(mine))
-        middle = np.nan_to_num(_median(pulls, used))
-        scatter = _MAD * _median(np.abs(pulls - middle[:, None]), used)
+        middle = np.nan_to_num(row_median(pulls, used))
+        scatter = MAD_TO_SIGMA * row_median(np.abs(pulls - middle[:, None]), used)
         return np.where(np.isfinite(scatter), scatter, 1.0) ** 2
 
     def _at_velocity_bound(self, result: FitResult) -> np.ndarray:
@@ -211,13 +211,6 @@ class SecondLook:
                     seen |= np.abs(result.derived[flux] / result.derived_error[flux]) > _DETECTED
             at_bound |= seen & (high > low) & ((value <= low) | (value >= high))
         return at_bound
-
-
-def _median(values: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Median of the used values of each row; NaN where there is none."""
-    ordered = np.sort(np.where(used, values, np.nan), axis=1)
-    count, rows = used.sum(axis=1), np.arange(len(values))
-    return 0.5 * (ordered[rows, np.maximum(count - 1, 0) // 2] + ordered[rows, np.minimum(count // 2, values.shape[1] - 1)])
 
 
 def _rows_of(ready: Prepared, mine: np.ndarray) -> Prepared:

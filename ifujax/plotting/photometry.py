@@ -28,6 +28,7 @@ from ifujax.plotting.style import (
     style_axes,
     unit_text,
 )
+from ifujax.robust import MAD_TO_SIGMA
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -307,7 +308,7 @@ def _stretch(values: FloatArray) -> tuple[Normalize, list[float]]:
         return Normalize(middle - 0.5, middle + 0.5), [middle - 0.5, middle, middle + 0.5]
     sky = float(np.median(finite))
     low = finite[finite <= sky]
-    noise = 1.4826 * float(np.median(sky - low)) or 1e-3 * float(finite.max() - sky) or float(sky - finite.min())
+    noise = MAD_TO_SIGMA * float(np.median(sky - low)) or 1e-3 * float(finite.max() - sky) or float(sky - finite.min())
     bottom, top = max(float(finite.min()), sky - 4 * noise), float(np.percentile(finite, 99.95))
     top = max(top, sky + 4 * noise)
     width = 2.0 * noise

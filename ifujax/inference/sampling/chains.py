@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ifujax.inference.sampling.laplace import to_line
@@ -13,8 +11,8 @@ from ifujax.inference.sampling.proposals import Mixture, adapt
 from ifujax.inference.sampling.rounds import Found
 from ifujax.inference.sampling.solutions import KEPT
 from ifujax.inference.sampling.targets import log_density, target_axes
+from ifujax.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 _COMPONENTS = 4
 _SOLUTIONS_SHARE = 0.2
 """Share of the jumps that goes to the solutions as Gaussians have them, where there are draws to go by."""

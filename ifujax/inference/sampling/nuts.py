@@ -7,7 +7,7 @@ chains of the row, in NumPy. Rows whose chains disagree run again, longer and fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +23,8 @@ from ifujax.inference.sampling.adaptation import Adapted, first_state, with_usab
 from ifujax.inference.sampling.diagnostics import diagnose
 from ifujax.inference.sampling.nuts_kernel import Jumps, LogDensity, Outcome, Rows, Schedule, advance
 from ifujax.inference.sampling.proposals import Mixture
+from ifujax.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 _BLOCK_ROWS = {"cpu": 2}
 _GPU_ROWS = 512
 _LEAST_KEPT = 250

@@ -13,8 +13,8 @@ from ifujax.inference.sampling.importance import ROUNDS, ImportanceSampler, Pilo
 from ifujax.inference.sampling.problem import Problem
 from ifujax.inference.sampling.proposals import Mixture
 from ifujax.inference.sampling.solutions import Solutions, find_solutions
+from ifujax.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 _GROUP = 256
 """Fits whose pilots are held in memory together."""
 _PILOT = 3

@@ -26,8 +26,8 @@ from ifujax.inference.sampling.options import SamplingOptions
 from ifujax.inference.sampling.problem import Problem
 from ifujax.inference.sampling.rounds import importance
 from ifujax.inference.sampling.targets import Target, draw_linear, target_axes
+from ifujax.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 DEFAULT_SAMPLING = SamplingOptions()
 _NONE, _IMPORTANCE, _NUTS = range(len(TIERS))
 

@@ -15,7 +15,7 @@ from ifujax.inference.declarations import Bounded, Declaration, Fixed
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
 from ifujax.inference.status import AT_BOUND
-from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess, Progress
+from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.ifscube.adapt import difference_step
 from ifujax.lines.ifscube.descent import Descent
@@ -29,6 +29,7 @@ from ifujax.lines.preparation import Prepared
 from ifujax.lines.starts.packing import Named, named_starts
 from ifujax.lines.starts.search import Starts
 from ifujax.lines.trust import line_warnings
+from ifujax.progress import Progress
 
 OTHER_STARTS = {"gaussian": 1, "gauss_hermite": 20}
 """Starts from the data beside IFSCube's own. Gauss-Hermite lines have minima at the corners of h3 and h4."""

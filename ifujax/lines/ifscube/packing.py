@@ -114,7 +114,7 @@ class Packing:
         n = len(solution)
         x = pack_named(self.setup, space, dict(zip(self.setup.model.parameter_names, solution.T)), n)[0]
         # All rows at once, on columns: a vmap would compile anew for every number of them.
-        with jax.enable_x64(True):
+        with working_precision("float64"):
             sides = jax.tree.map(np.transpose, space.broadcast(n)).box()
         low, high = (np.stack([np.broadcast_to(np.asarray(side), n) for side in each], axis=1) for each in sides)
         near = _ROUNDING * (1.0 + np.abs(x))

@@ -6,12 +6,13 @@ import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.inference.status import NOT_CONVERGED
-from ifujax.lines.chunk import Guess, Progress
+from ifujax.lines.chunk import Guess
 from ifujax.lines.collection import Collection
 from ifujax.lines.ifscube.fitter import CompatFitter
 from ifujax.lines.ifscube.order import loop_order
 from ifujax.lines.ifscube.preparation import raw_data
 from ifujax.lines.ifscube.refit import BoundsChange, sequential_refit
+from ifujax.progress import Progress
 
 _ROWS_AT_ONCE = 4096
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 
-from ifujax.inference import status as bits
 from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess
 from ifujax.lines.collection import Collection
 from ifujax.lines.neighbours.narrowing import Narrowed
@@ -133,11 +132,12 @@ class Coherence:
         chosen = ends[0]
         for w, end in enumerate(ends[1:], start=1):
             chosen = chosen.take(best != w, end)
-        with np.errstate(invalid="ignore"):
-            above = np.abs(chi2 - chosen.chi2)
-        rivals = (np.isfinite(chi2) & (above > SAME) & (above < RIVAL)).any(axis=0) & (chosen.status == 0)
-        bit = np.where(rivals, bits.OTHER_MINIMUM.value, 0).astype(np.int32)
-        self.collected.put(self.neighbourhood.rows[mine], replace(chosen, warn=chosen.warn | bit))
+        told = chosen
+        for end, own in zip(ends, chi2):
+            with np.errstate(invalid="ignore"):
+                above = np.abs(own - chosen.chi2)
+            told = told.with_rivals(np.isfinite(own) & (above > SAME) & (above < RIVAL) & (chosen.status == 0), end)
+        self.collected.put(self.neighbourhood.rows[mine], told)
         return bool((best > 0).any())
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.errors import IfujaxWarning
-from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess, Progress
+from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess
 from ifujax.lines.collection import Collection
 from ifujax.lines.config import FitOptions
 from ifujax.lines.neighbours.coherence import Coherence
@@ -18,6 +18,7 @@ from ifujax.lines.neighbours.labels import Labels
 from ifujax.lines.neighbours.narrowing import Narrowed
 from ifujax.lines.neighbours.refit import Refitted, named, refit
 from ifujax.lines.neighbours.teaching import BATCH, DETECTED, Neighbourhood, Teachers, centre_of
+from ifujax.progress import Progress
 
 Keep = Callable[[str, Callable[[], ChunkResult]], ChunkResult]
 """``keep(name, make)``: what an earlier run kept by that name, else what is made now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -113,5 +113,4 @@ def _with_rivals(again: ChunkResult, first: ChunkResult, held: np.ndarray) -> tu
     with np.errstate(invalid="ignore"):
         apart = np.abs(again.chi2 - first.chi2)
         rivals = (again.status == 0) & (first.status == 0) & ~held & (apart > SAME) & (apart < RIVAL)
-    bit = np.where(rivals, bits.OTHER_MINIMUM.value, 0).astype(np.int32)
-    return replace(again, warn=again.warn | bit), replace(first, warn=first.warn | bit)
+    return again.with_rivals(rivals, first), first.with_rivals(rivals, again)

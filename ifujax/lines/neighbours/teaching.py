@@ -10,6 +10,7 @@ import numpy as np
 from ifujax.data.cube import Cube
 from ifujax.errors import UsageError
 from ifujax.lines.chunk import ChunkFitter, ChunkResult
+from ifujax.robust import MAD_TO_SIGMA
 
 BATCH = 64
 """Spaxels that are fitted together at least: rings of fewer would leave the engine's blocks empty."""
@@ -19,7 +20,6 @@ noise in forty passes, and one in eight true lines between 3 and 4 is at a wrong
 FEWEST = 3
 """Neighbours whose scatter means something."""
 _ROWS_AT_ONCE = 4096
-_MAD = 1.482602218505602
 """Standard deviation over median absolute deviation, for normal noise."""
 
 
@@ -133,7 +133,7 @@ class Lesson:
     @property
     def scatter(self) -> np.ndarray:
         """Standard deviation of the neighbours (m, parameters), not less than what their errors make."""
-        return np.hypot(_MAD * self.spread, self.error)
+        return np.hypot(MAD_TO_SIGMA * self.spread, self.error)
 
     def of(self, keep: np.ndarray) -> Lesson:
         """Return some rows."""

@@ -16,7 +16,7 @@ from ifujax.inference.observations import Observations
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
 from ifujax.inference.sampling.options import SamplingOptions
-from ifujax.inference.sampling.sample import Progress, sample_batch
+from ifujax.inference.sampling.sample import sample_batch
 from ifujax.lines.chunk import ChunkFitter
 from ifujax.lines.posteriors.default_priors import DefaultPriors, default_priors
 from ifujax.lines.posteriors.quantities import DrawQuantities
@@ -25,6 +25,7 @@ from ifujax.lines.posteriors.selection import error_scale
 from ifujax.lines.posteriors.whitened import WhitenedSpectrum, whitened, whitened_quantities
 from ifujax.lines.results import CubeFit
 from ifujax.lines.starts.packing import Named, pack_named, scaled_space, starts_of
+from ifujax.progress import Progress
 
 _EVALUATED = 64
 """Solutions are evaluated in blocks of this size, however few they are: another size is another last digit."""

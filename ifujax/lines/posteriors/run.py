@@ -16,7 +16,6 @@ from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference import status as bits
 from ifujax.inference.sampling.options import Method, SamplingOptions
 from ifujax.io.output import check_output
-from ifujax.lines.chunk import Progress
 from ifujax.lines.ifscube.fitter import CompatFitter
 from ifujax.lines.posteriors.chunks import ChunkSampler, problem
 from ifujax.lines.posteriors.quantities import quantities_of, ratio_pairs
@@ -28,6 +27,7 @@ from ifujax.lines.posteriors.store import DrawsFile, layout_of
 from ifujax.lines.results import CubeFit
 from ifujax.lines.selection.results import ComponentFit
 from ifujax.lines.spectrum import SpectrumFit
+from ifujax.progress import Progress
 
 if TYPE_CHECKING:
     from ifujax.io.checkpoint import ChunkStore

@@ -11,7 +11,7 @@ import gzip
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,12 @@ from ifujax.lines.products.headers import (
     text_column,
 )
 from ifujax.lines.products.width_planes import width_planes
+from ifujax.progress import Progress
 
 if TYPE_CHECKING:
     from ifujax.data.cube import Cube
     from ifujax.lines.results import CubeFit
 
-Progress = Callable[[str, int, int], None]
 
 PARAMETERS = ("amplitude", "velocity", "sigma")
 """Planes of SOLUTION for each line, in IFSCube's order, before those of its shape."""

@@ -11,13 +11,14 @@ import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.errors import IfujaxWarning
-from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess, Progress
+from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.preparation import LineRegions, Preparation
 from ifujax.lines.results import CubeFit
 from ifujax.lines.selection.nested import starts_beside
 from ifujax.lines.setup import Setup, prepare
 from ifujax.lines.starts.search import StartFinder
+from ifujax.progress import Progress
 
 
 @dataclass(frozen=True)

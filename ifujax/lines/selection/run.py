@@ -13,7 +13,6 @@ import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.errors import IfujaxWarning, UsageError
-from ifujax.lines.chunk import Progress
 from ifujax.lines.config import EmissionModel, LineFitConfig
 from ifujax.lines.results import CubeFit
 from ifujax.lines.run import as_config, fit_cube
@@ -21,6 +20,7 @@ from ifujax.lines.selection.comparison import Comparison
 from ifujax.lines.selection.criteria import Criterion, check_criterion
 from ifujax.lines.selection.results import ComponentFit, components_per_line
 from ifujax.lines.setup import prepare
+from ifujax.progress import Progress
 
 if TYPE_CHECKING:
     from ifujax.io.checkpoint import ChunkStore

@@ -6,6 +6,7 @@ import numpy as np
 from numpy import fft
 
 from ifujax.photometry.forward.reference import good_size
+from ifujax.robust import MAD_TO_SIGMA
 
 _REACH = 4
 """Pixels over which noise is taken to be correlated; drizzling to equal pixels reaches two."""
@@ -34,7 +35,7 @@ def residual_correlation(residual: np.ndarray, used: np.ndarray, reach: int = _R
     used : (y, x) bool array
         Pixels that count; outliers beyond 4 robust sigma do not.
     """
-    spread = 1.4826 * np.median(np.abs(residual[used])) if used.any() else 1.0
+    spread = MAD_TO_SIGMA * np.median(np.abs(residual[used])) if used.any() else 1.0
     kept = used & (np.abs(residual) < _OUTLIER * max(spread, np.finfo(float).tiny))
     values = np.where(kept, residual, 0.0)
     shape = _roomy(values.shape, reach)

@@ -17,6 +17,7 @@ from ifujax.errors import DataError, IfujaxWarning
 from ifujax.photometry.config import PhotometryOptions
 from ifujax.photometry.forward.reference import Grid, HstTransform, transform_hst
 from ifujax.photometry.forward.shift import best_shift
+from ifujax.robust import MAD_TO_SIGMA
 
 TransformCache = MutableMapping[Any, HstTransform]
 _LEAST_PIXELS = 50
@@ -213,7 +214,7 @@ def _noise(values: np.ndarray, good: np.ndarray) -> float:
     """Estimate the noise of a pixel from differences of neighbours, which sources hardly touch."""
     both = good[:, 1:] & good[:, :-1]
     step = (np.where(good, values, 0.0)[:, 1:] - np.where(good, values, 0.0)[:, :-1])[both]
-    spread = 1.4826 * float(np.median(np.abs(step))) / np.sqrt(2.0) if step.size else 0.0
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(step))) / np.sqrt(2.0) if step.size else 0.0
     if spread > 0:
         return spread
     return max(float(np.std(values[good])), float(np.abs(values[good]).max()) * 1e-6) or 1.0

@@ -12,6 +12,7 @@ from ifujax.photometry.forward.noise import reach_of, window_correlation
 from ifujax.photometry.forward.preparation import Prepared
 from ifujax.photometry.goodness import Misfit, judge
 from ifujax.photometry.outcome import Outcome
+from ifujax.robust import MAD_TO_SIGMA
 
 _ROOM = 0.5
 """Arcsec that the fit may leave the margin of the search for the shift by."""
@@ -85,4 +86,4 @@ def robust_factor(outcome: Outcome, prepared: Prepared) -> float:
     """Return the variance of residuals over what is stated, from their median: outliers don't count."""
     ivar = prepared.grid.cut(prepared.ivar)
     residual = (outcome.data - outcome.model) * np.sqrt(ivar)
-    return float((1.4826 * np.nanmedian(np.abs(residual[ivar > 0]))) ** 2) / prepared.noise_share
+    return float((MAD_TO_SIGMA * np.nanmedian(np.abs(residual[ivar > 0]))) ** 2) / prepared.noise_share

@@ -28,6 +28,7 @@ from ifujax.photometry.forward.noise import correlated
 from ifujax.photometry.goodness import Misfit, chi2_is_off, judge
 from ifujax.photometry.stars.cutout import Star
 from ifujax.photometry.stars.models import LINEAR, PER_PIXEL, FilteredStar, MoffatStar, filtered_profile
+from ifujax.robust import MAD_TO_SIGMA
 
 BETA_RANGE = (SMALLEST_BETA, 30.0)
 _ENGINE = Options(linear="eliminate", max_iter=100, warm_up=False)
@@ -274,7 +275,7 @@ def _guess(star: Star) -> dict[str, float]:
     radius = np.hypot(star.x, star.y)
     outside = star.values[radius >= np.quantile(radius, 0.6)]
     level = float(np.median(outside))
-    spread = 1.4826 * float(np.median(np.abs(outside - level)))
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(outside - level)))
     excess = star.values - level
     peak = float(excess.max())
     # Pixels next to the brightest one: neighbours elsewhere in the aperture do not count.
