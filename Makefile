@@ -13,7 +13,7 @@ TEST_ENV := JAX_COMPILATION_CACHE_DIR=$(TEST_CACHE) JAX_PERSISTENT_CACHE_MIN_COM
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
 	TF_CPP_MIN_LOG_LEVEL=2 PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help demo test test-fast test-slow lint docs benchmarks clean
+.PHONY: help demo test test-doc test-fast test-slow lint docs benchmarks clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,7 +27,11 @@ help:
 demo: $(VENV)/.stamp-core
 	$(BIN)/ifujax demo --directory demo-output --overwrite
 
-test: lint test-fast
+test: lint test-doc test-fast
+
+# The examples in docstrings.
+test-doc: $(VENV)/.stamp-dev
+	@$(TEST_ENV) $(BIN)/python -m pytest --doctest-modules --quiet ifujax
 
 # Exit status 5 is pytest's way of saying that nothing was selected.
 test-fast: $(VENV)/.stamp-dev

@@ -72,7 +72,7 @@ def errors_hold(
     >>> def decay(params, t):
     ...     return params["height"] * 2.0 ** (-params["rate"] * t)
     >>> t = np.linspace(0, 4, 40)
-    >>> y = np.stack([decay({"height": height, "rate": 1.0}, t) for height in (100.0, 1.0)])
+    >>> y = np.stack([decay({"height": height, "rate": 1.0}, t) for height in (100.0, 0.5)])
     >>> space = ParameterSpace.build({"height": Bounded(0.0), "rate": Bounded(0.0)})
     >>> obs = Observations(y, np.ones_like(y), t, None)
     >>> fit = fit_batch(decay, space, obs, {"height": 10.0, "rate": 0.7})

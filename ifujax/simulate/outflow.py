@@ -84,7 +84,7 @@ def outflow(
     --------
     >>> from ifujax import simulate
     >>> galaxy = simulate.outflow((6, 8), seed=2)
-    >>> sorted(set(galaxy.truth["components"].ravel()))
+    >>> sorted(set(galaxy.truth["components"].ravel().tolist()))
     [1.0, 2.0]
     """
     if min(shape) < 1:
