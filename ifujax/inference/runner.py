@@ -53,7 +53,7 @@ class Runner:
         self.derived = derived
         self.blocks_for = blocks_for
         # Programs are the same whether single precision went first.
-        self.one_way = replace(options, warm_up=False)
+        self.program_options = replace(options, warm_up=False)
         self.space = space
         self.obs = obs
         self.dtype = dtype_of(precision)
@@ -142,7 +142,9 @@ class Runner:
             def task(mine: np.ndarray, device: Any, steps: int = steps) -> State:
                 full = padded(mine, size)
                 now = jax.tree.map(lambda leaf: leaf[full], state)
-                end = _iterate(self.models[precision], self.one_way, self.block(rows[full], precision), now, np.int32(steps))
+                end = _iterate(
+                    self.models[precision], self.program_options, self.block(rows[full], precision), now, np.int32(steps)
+                )
                 return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(mine)], end)
 
             for mine, end in run_blocks(task, pending, size, self.devices, precision):
@@ -158,7 +160,14 @@ class Runner:
     def _compile(self, size: int, state: State) -> None:
         """Compile what this fit needs side by side, before threads that meet a new program all trace it."""
         programs = [("iterate", self.precision)] + [("iterate", "float32")] * self.warm
-        key = (jax.tree.structure((self.model, self.space)), self.one_way, self.precision, size, self.obs.n_pix, self.derived)
+        key = (
+            jax.tree.structure((self.model, self.space)),
+            self.program_options,
+            self.precision,
+            size,
+            self.obs.n_pix,
+            self.derived,
+        )
         jobs = [(*program, device) for program in [*programs, ("finish", self.precision)] for device in self.devices]
         jobs = [job for job in jobs if (key, job) not in _COMPILED]
         if not jobs:
@@ -171,12 +180,12 @@ class Runner:
                     none = np.zeros(size, int)
                     start = _fresh(np.zeros((size, state.x.shape[1])), dtype)
                     model = self.models[precision]
-                    jax.block_until_ready(_iterate(model, self.one_way, self.block(none, precision), start, np.int32(0)))
+                    jax.block_until_ready(_iterate(model, self.program_options, self.block(none, precision), start, np.int32(0)))
                 else:
                     few = np.zeros(self.block_size(self.obs.batch), int)
                     start_x = np.zeros((len(few), state.x.shape[1]), dtype)
                     block = self.block(few, precision)
-                    jax.block_until_ready(_finish(self.models[precision], self.one_way, self.derived, block, start_x))
+                    jax.block_until_ready(_finish(self.models[precision], self.program_options, self.derived, block, start_x))
 
         with ThreadPoolExecutor(max_workers=min(len(jobs), 4)) as pool:
             list(pool.map(work, jobs))
@@ -202,7 +211,7 @@ class Runner:
         def task(rows: np.ndarray, device: Any) -> Any:
             full = padded(rows, size)
             block = self.block(full, self.precision)
-            end, sample = _finish(self.models[self.precision], self.one_way, self.derived, block, start[full])
+            end, sample = _finish(self.models[self.precision], self.program_options, self.derived, block, start[full])
             if rows[0] == 0:
                 first.update(jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64), sample))
             return end, np.asarray(end.array, dtype=np.float64)[: len(rows)]

@@ -260,7 +260,7 @@ class ChunkFitter:
             Observations(obs.values[rows], obs.ivar[rows], obs.coords_of(rows), obs.coords_axes),
             result.x[rows],
             options=replace(self.options, warm_up=False),
-            precision="float32",
+            precision="float32",  # rises of chi2 of order one need no more
             devices=self.devices,
             blocks_for=obs.batch,
         )

@@ -110,10 +110,10 @@ class LineQuantities:
     def _inverse_continuum(
         self, model: EmissionSpectrum, linear: Array, coords: SpectralCoords, held: Held
     ) -> tuple[Array, Array]:
-        """Return level over continuum, (1, n_pix), or (lines, n_pix) where lines have their own; and where there is any.
+        """Return the level over the continuum, and for which lines (lines,) the continuum is positive in the whole window.
 
-        (The level apart, since squares of raw flux densities leave float32's range.) Last, (lines,) whether the continuum is
-        positive in all of a line's window.
+        The first is (1, n_pix) where all lines share the continuum, (lines, n_pix) where they have their own. The level is
+        divided out because squares of raw flux densities leave float32's range.
         """
         continuum = model.continuum(linear, coords) / held.level
         if self.windows is None:

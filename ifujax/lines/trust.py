@@ -40,10 +40,9 @@ def line_warnings(setup: Setup, element_warn: np.ndarray) -> np.ndarray:
     element_warn : int array (n, n_free)
         Bits of each free parameter.
     """
-    names, model = setup.space.structure.element_names, setup.model
-    found = np.zeros((len(element_warn), len(model.names)), np.int32)
-    for i, line in enumerate(model.names):
-        own = {f"{line}.{role}" for role in model.parameters(i)}
-        mine = [j for j, name in enumerate(names) if not own.isdisjoint(followers(setup, name))]
-        found[:, i] = np.bitwise_or.reduce(element_warn[:, mine], axis=1)
+    lines = setup.model.names
+    found = np.zeros((len(element_warn), len(lines)), np.int32)
+    for j, name in enumerate(setup.space.structure.element_names):
+        concerned = {lines.index(other.rsplit(".", 1)[0]) for other in followers(setup, name)}
+        found[:, sorted(concerned)] |= element_warn[:, j, None]
     return found
