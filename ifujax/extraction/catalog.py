@@ -154,7 +154,7 @@ def _rows_of_text(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             continue
         text = text.split("#", 1)[0].strip()
         words = _split(text, commas)
-        if not cells and header is None and {"ra", "dec"} <= _named(words).keys():
+        if not cells and header is None and _is_header(words):
             header = words
             continue
         cells.append(words)
@@ -169,6 +169,11 @@ def _rows_of_text(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             raise DataError(f"{path} must have three columns at least: id, ra, dec; got {widest}.")
         places = {"id": 0, "ra": 1, "dec": 2} | ({"size": 3, "ref": 4} if widest in (4, 5) else {})
     return [{key: row[at] for key, at in places.items() if at < len(row)} for row in cells], []
+
+
+def _is_header(words: list[str]) -> bool:
+    """Whether a first row names columns: it has ra and dec, or words where those would be."""
+    return {"ra", "dec"} <= _named(words).keys() or (len(words) > 2 and all(word.replace("_", "").isalpha() for word in words[1:3]))
 
 
 def _split(text: str, commas: bool) -> list[str]:
@@ -211,9 +216,11 @@ def _angle(value: Any, *, hours: bool) -> float:
     """An angle in degrees; sexagesimal right ascensions are hours."""
     text = str(value).strip()
     try:
-        return _finite(float(text))
+        angle = float(text)
     except ValueError:
         pass
+    else:
+        return _finite(angle)
     from astropy import units
     from astropy.coordinates import Angle
 

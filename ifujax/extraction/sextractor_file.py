@@ -50,18 +50,11 @@ _USED = {
     "DETECT_THRESH": ("threshold", float), "DETECT_MINAREA": ("min_area", int), "DEBLEND_NTHRESH": ("deblend_levels", int),
     "DEBLEND_MINCONT": ("deblend_contrast", float), "BACK_SIZE": ("mesh", int), "BACK_FILTERSIZE": ("filter_size", int),
 }  # fmt: skip
-_HARMLESS = (
-    "CATALOG_NAME", "CATALOG_TYPE", "PARAMETERS_NAME", "CHECKIMAGE_TYPE", "CHECKIMAGE_NAME", "STARNNW_NAME", "VERBOSE_TYPE",
-    "MEMORY_OBJSTACK", "MEMORY_PIXSTACK", "MEMORY_BUFSIZE", "WRITE_XML", "XML_NAME", "NTHREADS", "PHOT_APERTURES",
-    "PHOT_AUTOPARAMS", "PHOT_PETROPARAMS", "SATUR_LEVEL", "SATUR_KEY", "MAG_ZEROPOINT", "MAG_GAMMA", "GAIN", "GAIN_KEY",
-    "PIXEL_SCALE", "SEEING_FWHM", "ANALYSIS_THRESH", "BACKPHOTO_TYPE", "BACKPHOTO_THICK", "DETECT_TYPE", "FILTER", "FILTER_NAME",
-)  # fmt: skip
-"""Without influence on the segmentation map, or read elsewhere."""
 _DEFAULTS = {
-    "THRESH_TYPE": "RELATIVE", "CLEAN": "Y", "CLEAN_PARAM": "1.0", "MASK_TYPE": "CORRECT", "WEIGHT_TYPE": "NONE",
-    "BACK_TYPE": "AUTO",
+    "THRESH_TYPE": "RELATIVE", "CLEAN": "Y", "MASK_TYPE": "CORRECT", "WEIGHT_TYPE": "NONE", "BACK_TYPE": "AUTO", "DETECT_TYPE": "CCD",
+    "DETECT_MAXAREA": "0", "BACK_FILTTHRESH": "0.0",
 }  # fmt: skip
-"""Settings that are as in AutoSpec's file need no notice."""
+"""Settings without counterpart that would change a segmentation map, and their values that leave it as it is."""
 
 
 def read_sextractor_file(path: str | Path) -> tuple[DetectionOptions, tuple[str, ...]]:
@@ -87,7 +80,7 @@ def read_sextractor_file(path: str | Path) -> tuple[DetectionOptions, tuple[str,
                 options = replace(options, **{field: kind(float(value.split(",")[0]))})
             except ValueError:
                 raise DataError(f"{name} of {path} must be a number; got {value!r}.") from None
-        elif name not in _HARMLESS and _DEFAULTS.get(name, "") != value.upper() and name not in _DEFAULTS:
+        elif name in _DEFAULTS and value.split()[0].upper() not in (_DEFAULTS[name], f"{_DEFAULTS[name]}.0"):
             notes.append(f"{path.name}: {name} {value} has no counterpart here, and no effect.")
     if values.get("FILTER", "Y").upper().startswith("N"):
         options = replace(options, smooth=False)

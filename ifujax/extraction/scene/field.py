@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.data.spaxels import as_variance, flagged
+from ifujax.robust import MAD_TO_SIGMA
 
 _VOXELS = 1 << 22
 """Voxels in memory at a time."""
@@ -72,6 +74,24 @@ def planes_of(cube: Cube, box: tuple[slice, slice] = (slice(None), slice(None)),
         if cube.spatial_mask is not None:
             bad |= cube.spatial_mask[box]
         yield Planes(where, np.where(bad, 0.0, values), np.where(bad, 0.0, ivar))
+
+
+def with_noise(cube: Cube) -> Cube:
+    """Return a cube with an uncertainty: its own, or one a channel from the scatter between neighbouring pixels."""
+    if cube.uncertainty is not None:
+        return cube
+    sigma = np.full(cube.shape[0], np.nan)
+    for planes in planes_of(cube):
+        values = np.where(planes.ivar > 0, planes.values, np.nan)
+        # Second differences: a gradient is no noise
+        bent = [values[:, 1:-1] - 0.5 * (values[:, :-2] + values[:, 2:]), values[:, :, 1:-1] - 0.5 * (values[:, :, :-2] + values[:, :, 2:])]
+        every = np.concatenate([each.reshape(len(values), -1) for each in bent], axis=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            sigma[planes.where] = MAD_TO_SIGMA * np.nanmedian(np.abs(every), axis=1) / np.sqrt(1.5)
+    usable = np.isfinite(sigma) & (sigma > 0)
+    sigma[~usable] = np.nan
+    return replace(cube, uncertainty=np.broadcast_to(sigma[:, None, None], cube.shape), uncertainty_kind="error")
 
 
 def bands_of(cube: Cube, filters: np.ndarray, number: int) -> Bands:

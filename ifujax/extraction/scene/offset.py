@@ -6,10 +6,14 @@ import numpy as np
 from scipy import ndimage
 
 from ifujax.extraction.scene.field import Bands
+from ifujax.extraction.scene.solve import sky_terms
+from ifujax.robust import MAD_TO_SIGMA
 
 _GAIN = 1.2
 """A shift must collect this many times what the catalogue's own positions do: else they are trusted."""
 _WIDER = 3.0
+_DEGREE, _ROUNDS, _CLIP = 4, 5, 2.5
+"""Of the polynomial that is taken off first, and how outliers are left out of it."""
 _MOST = 100
 """Sources that are stacked."""
 
@@ -44,7 +48,7 @@ def coarse_offset(
     sigma = fwhm / 2.355
     seen = total > 0
     widths = np.array([sigma / step[0], sigma / step[1]])
-    image = np.where(seen, image, 0.0)
+    image = np.where(seen, image - _smooth_part(image, seen), 0.0)
     # The difference of two Gaussians: halos are no sources
     smooth = ndimage.gaussian_filter(image, widths) - ndimage.gaussian_filter(image, _WIDER * widths)
     # Bright sources alone would decide: every source counts by the root of its light
@@ -63,3 +67,17 @@ def coarse_offset(
     if near or stacked[best] <= _GAIN * own:
         return 0.0, 0.0
     return float(shifts_x[best[1]] * step[1]), float(shifts_y[best[0]] * step[0])
+
+
+def _smooth_part(image: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """The polynomial of an image's background, what stands out left aside."""
+    terms = sky_terms((image.shape[0], image.shape[1]), _DEGREE).reshape(-1, image.size)
+    flat, used = image.ravel(), seen.ravel().copy()
+    found = np.zeros(image.size)
+    for _ in range(_ROUNDS):
+        if used.sum() <= len(terms):
+            break
+        found = np.linalg.lstsq(terms[:, used].T, flat[used], rcond=None)[0] @ terms
+        away = flat - found
+        used = seen.ravel() & (np.abs(away) < _CLIP * MAD_TO_SIGMA * np.median(np.abs(away[used])))
+    return found.reshape(image.shape)

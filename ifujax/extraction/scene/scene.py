@@ -10,7 +10,7 @@ import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.errors import DataError, IfujaxWarning, UsageError
-from ifujax.extraction.scene.field import Bands, bands_of
+from ifujax.extraction.scene.field import Bands, bands_of, with_noise
 from ifujax.extraction.scene.horne import contaminations, horne_spectra
 from ifujax.extraction.scene.offset import coarse_offset
 from ifujax.extraction.scene.psf import FieldPSF
@@ -157,7 +157,8 @@ def extract_scene(
     Parameters
     ----------
     cube : Cube
-        Its redshift has no effect: wavelengths and flux densities are the observed ones.
+        Its redshift has no effect: wavelengths and flux densities are the observed ones. Without an uncertainty the noise of each
+        channel is estimated from the scatter between neighbouring pixels.
     x, y : array (source,)
         Positions, 0-based pixels.
     options : SceneOptions
@@ -189,6 +190,7 @@ def extract_scene(
     if not inside.any():
         raise DataError(f"sources must lie in the field of {n_x} x {n_y} pixels (x, y); got none there. Check their coordinates.")
     middle = float(np.median(cube.wavelength))
+    cube = with_noise(cube)
     psf_fit = None
     bands = _bands(cube, x, y, inside, step, middle)
     if options.psf is None:

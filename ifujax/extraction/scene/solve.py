@@ -216,8 +216,6 @@ def solve_scene(
 ) -> SceneSolution:
     """Solve for the fluxes of all sources and the sky at every wavelength.
 
-    Without an uncertainty all pixels weigh the same, and the variances come from the residuals of each channel.
-
     Parameters
     ----------
     cube : Cube
@@ -263,11 +261,8 @@ def solve_scene(
         chi2[where] = np.maximum(
             squares - 2 * (values * right).sum(axis=1) + np.einsum("ki,kij,kj->k", values, normal, values), 0.0
         )
-        scale = np.ones(count)
-        if cube.uncertainty is None:
-            scale = chi2[where] / np.maximum(n_good[where] - kept.sum(axis=1), 1)
         lost = ~kept | ~np.isfinite(inverses[:, 0, 0])[:, None]
-        spread = np.where(lost, np.nan, np.einsum("kii->ki", inverses) * scale[:, None])
+        spread = np.where(lost, np.nan, np.einsum("kii->ki", inverses))
         values = np.where(lost, np.nan, values)
         flux[:, where], sky[:, where] = values[:, :n_sources].T, values[:, n_sources:].T
         variance[:, where], sky_variance[:, where] = spread[:, :n_sources].T, spread[:, n_sources:].T
@@ -283,9 +278,6 @@ def solve_scene(
     correlation, inflation = (each / averaged if averaged else np.full_like(each, np.nan) for each in (correlation, inflation))
     with np.errstate(divide="ignore", invalid="ignore"):
         misfit = core_chi2 / core_good
-    if cube.uncertainty is None:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            misfit = misfit / (chi2.sum() / max(n_good.sum(), 1))
     return SceneSolution(flux, variance, sky, sky_variance, chi2, n_good, correlation, inflation, misfit)
 
 
