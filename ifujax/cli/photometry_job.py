@@ -51,8 +51,9 @@ class Products:
         if self.position is not None:
             paths.append(product_path(prefix, "aligned"))
         if self.hardcopy is not None:
+            figure_format(self.hardcopy)  # an error for one that isn't known
             kinds = ("image_fit", "star_fit") if self.star else ("image_fit",)
-            paths += [product_path(prefix, kind, figure_format(self.hardcopy)) for kind in kinds]
+            paths += [product_path(prefix, kind, self.hardcopy) for kind in kinds]
         return Outputs({path.name: path for path in paths})
 
     def write(self, results: Sequence[FittedPhotometry], prefix: Path, display: Display | None) -> list[Path]:

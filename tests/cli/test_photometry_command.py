@@ -186,6 +186,14 @@ def test_interrupted(folder, capsys, monkeypatch):
     assert made(folder) == {"third.fits", "t.ecsv"} | {f"{name}_{kind}.fits" for name in ("muse", "third") for kind in kinds}
 
 
+def test_figures_are_looked_for_by_the_extension_that_is_written(folder, capsys):
+    (folder / "muse_image_fit.PNG").write_text("precious")
+    assert run("hst_on_muse.fits", "muse.fits", *QUICK, "--hardcopy", "PNG") == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "output must not exist; got muse_image_fit.PNG" in err
+
+
 @pytest.mark.parametrize("taken", ["muse_aligned.fits", "fit.ecsv"])
 def test_a_file_that_another_run_makes(folder, capsys, taken):
     with output_lock(taken):
@@ -215,6 +223,8 @@ def test_options_of_the_other_method_are_mentioned(folder, capsys):
     assert err == "ifujax: warning: --noise, --sampling have no effect with --method fourier, only with --method forward.\n"
     # Of the forward method, before it reads anything else
     assert run("nowhere.fits", "muse.fits", "--taper", "5") == 1
+    assert "warning: --taper has no effect with --method forward" in capsys.readouterr().err
+    assert run("nowhere.fits", "muse.fits", "--taper", "0", "--hst-sampled", "0") == 1
     assert "warning: --taper has no effect with --method forward" in capsys.readouterr().err
     # A star takes them all the same
     assert run("hst_on_muse.fits", "muse.fits", *QUICK, *star(), "--noise", "scaled", "-o") == 0
