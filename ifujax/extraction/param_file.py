@@ -86,7 +86,6 @@ def read_param_file(path: str | Path) -> ParameterFile:
     """
     path = Path(path)
     values, notes = _assignments(path)
-    values = {name: value for name, value in values.items()}
     for name in values:
         if name not in _SETTINGS and name not in _OTHERS:
             notes.append(f"{path.name}: {unknown('parameter', name, (*_SETTINGS, *_OTHERS))} It has no effect.")
@@ -95,7 +94,7 @@ def read_param_file(path: str | Path) -> ParameterFile:
             raise UsageError(f"{name} of {path.name} must be True or False; got {values[name]!r}.")
     folder = path.parent
     settings: dict[str, object] = {field: values[name] for name, field in _SETTINGS.items() if name in values}
-    settings["apertures"] = _radii(settings.get("apertures", ()))
+    settings["apertures"] = radii_of(settings.get("apertures", ()), "APER")
     settings["reference"] = _text(values, "REF", path)
     settings["object_mask"] = str(settings.get("object_mask", "inter")).lower()
     mode = str(values.get("MODE", "param")).lower()
@@ -110,7 +109,7 @@ def read_param_file(path: str | Path) -> ParameterFile:
         from_catalog=mode != "param",
         cube=_file(values, "DATACUBE", path),
         catalog=_file(values, "CATALOG", path),
-        extensions=_extensions(values.get("DATA_EXT", ()), path),
+        extensions=extensions_of(values.get("DATA_EXT", ()), "DATA_EXT"),
         images=_files(values.get("IMG", ""), "IMG", path),
         segmentations=_files(values.get("SEG", ""), "SEG", path),
         output=output,
@@ -156,8 +155,8 @@ def _assignments(path: Path) -> tuple[dict[str, object], list[str]]:
     return values, []
 
 
-def _radii(value: object) -> tuple[float, ...]:
-    """Radii of apertures, as a number, a text, a tuple or a list."""
+def radii_of(value: object, name: str) -> tuple[float, ...]:
+    """Return radii of apertures, from a number, a text, a tuple or a list; messages call them `name`."""
     items = value if isinstance(value, (tuple, list)) else (value,)
     radii: list[float] = []
     for item in items:
@@ -167,7 +166,7 @@ def _radii(value: object) -> tuple[float, ...]:
             try:
                 radii.append(float(part))
             except ValueError:
-                raise UsageError(f"APER must be radii in arcsec; got {value!r}. Write APER = (0.6, 1.0).") from None
+                raise UsageError(f"{name} must be radii in arcsec, such as 0.6, 1.0; got {value!r}.") from None
     return tuple(radii)
 
 
@@ -190,11 +189,10 @@ def _files(value: object, name: str, path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / item.strip() for item in items if item.strip())
 
 
-def _extensions(value: object, path: Path) -> tuple[Extension, ...]:
+def extensions_of(value: object, name: str) -> tuple[Extension, ...]:
+    """Return extensions of data, variance and flags: names, or numbers; messages call them `name`."""
     items = value if isinstance(value, (tuple, list)) else (value,)
-    items = tuple(item for item in items if item != "")
-    if len(items) > 3 or not all(isinstance(item, (str, int)) and not isinstance(item, bool) for item in items):
-        raise UsageError(
-            f"DATA_EXT of {path.name} must name the data, or data and variance, or these and flags; got {value!r}."
-        )
-    return items
+    found = [int(item) if isinstance(item, str) and item.strip().isdigit() else item for item in items if item != ""]
+    if len(found) > 3 or not all(isinstance(item, (str, int)) and not isinstance(item, bool) for item in found):
+        raise UsageError(f"{name} must name the data, or data and variance, or these and flags; got {value!r}.")
+    return tuple(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ifujax.errors import DataError
 from ifujax.inference.precision import working_precision
 from ifujax.models.psf import moffat
 
 _PIECE, _SHORTEST = 1 << 16, 1 << 10
 """Pixels that are worked out at a time: lengths are powers of two, so that few programs are compiled."""
+USUAL_SLOPE = -0.03
+"""Relative change of the FWHM per 1000 Angstrom that fields of MUSE have (Bacon et al. 2017, A&A 608, A1)."""
 PER = 1000.0
 """Angstrom that slopes and drifts are given per."""
 
@@ -93,6 +97,29 @@ class FieldPSF:
             Of a pixel, square arcsec.
         """
         return _in_pieces(lambda at_x, at_y: _profiles(self.vector, at_x, at_y, _relative(wavelengths, self.wavelength), area), x, y)
+
+
+def read_psf(path: str | Path) -> FieldPSF:
+    """Return the PSF of a table that ``ifujax fit-photometry --table`` wrote; of several rows the median.
+
+    Raises
+    ------
+    DataError
+        If the file can't be read, or has no columns ``fwhm`` and ``beta``.
+    """
+    from astropy.table import Table
+
+    try:
+        table = Table.read(path)
+    except Exception as error:  # astropy's readers raise many kinds
+        raise DataError(f"the PSF must be a table of fit-photometry, or FWHM,BETA; got {path}: {error}.") from None
+    missing = [name for name in ("fwhm", "beta") if name not in table.colnames]
+    if missing:
+        raise DataError(f"{path} must have columns fwhm and beta, as those of fit-photometry; got {', '.join(table.colnames)}.")
+    fwhm, beta = (float(np.nanmedian(np.asarray(table[name], float))) for name in ("fwhm", "beta"))
+    if not (fwhm > 0 and beta > 1):
+        raise DataError(f"{path} must hold a fitted PSF; got FWHM {fwhm} and beta {beta}.")
+    return FieldPSF(fwhm, beta, slope=USUAL_SLOPE)
 
 
 NAMES = ("log_fwhm", "inverse_beta", "slope", "dx", "dy", "e1", "e2", "drift_x", "drift_y")
