@@ -22,7 +22,7 @@ from ifujax.inference.packed import Packed
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.race import BEHIND, give_up, give_up_high_ends
-from ifujax.inference.residuals import N_ABSORBED, SAMPLE, absorption
+from ifujax.inference.residuals import N_ABSORBED, SAMPLE, absorption, absorption_of_two
 from ifujax.inference.results import FitResult
 from ifujax.inference.starts import Rivals
 from ifujax.inference.uncertainty import Derived, finish, user_covariance
@@ -270,11 +270,26 @@ class Runner:
     def _absorbed(self, first: dict[str, Any], sound: np.ndarray) -> np.ndarray:
         """Return the mean of what the first fits take of the noise; zeros if they all failed."""
         found = [
-            absorption(np.stack([column[row] for column in first["slopes"]]), first["covariance"][row], self.obs.ivar[row] > 0)
+            self._absorption(row, first)
             for row in range(min(SAMPLE, self.obs.batch, len(first["covariance"])))
             if first["slopes"] and sound[row] and np.isfinite(first["covariance"][row]).all()
         ]
         return np.mean(found, axis=0) if found else np.zeros(N_ABSORBED)
+
+    def _absorption(self, row: int, first: dict[str, Any]) -> np.ndarray:
+        """Return what one fit takes of the noise, as `absorption`; with what was subtracted, if it had been fitted before."""
+        slopes, covariance = np.stack([column[row] for column in first["slopes"]]), first["covariance"][row]
+        used = self.obs.ivar[row] > 0
+        if self.obs.subtracted is None:
+            return absorption(slopes, covariance, used)
+        root = np.sqrt(self.obs.ivar[row])
+        unit = max(float(root.max()), np.finfo(float).tiny)
+        subtracted = self.obs.subtracted.of(np.array([row])).in_units(np.array([unit]), np.dtype(np.float64))
+        whitened, response = subtracted.basis * (root / unit), subtracted.response[0]
+        own = covariance @ (slopes - slopes @ whitened.T @ response)
+        everything, spread = np.concatenate([slopes, whitened]), np.concatenate([own, response])
+        more = np.concatenate([np.zeros_like(own), np.sqrt(subtracted.extra[0]) * response])
+        return absorption_of_two(everything, spread, more, used)
 
     def _at_bound(self, x: np.ndarray) -> np.ndarray:
         """Whether each parameter lies on the edge of its box."""
