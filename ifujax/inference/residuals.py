@@ -161,7 +161,8 @@ def absorption_of_two(slopes: np.ndarray, spread: np.ndarray, more: np.ndarray, 
     """Return what two fits, one after the other, take of the noise, like `absorption`.
 
     Together they leave ``(1 - H) R (1 - H)^T + Q R Q^T`` of noise of the covariance R, with ``H = slopes^T spread`` and
-    ``Q = slopes^T more``; H is no symmetric matrix.
+    ``Q = slopes^T more``. H is no symmetric matrix, nor is what they take of products at one lag from noise at another; the mean
+    of both ways stands for them.
 
     Parameters
     ----------
@@ -178,14 +179,20 @@ def absorption_of_two(slopes: np.ndarray, spread: np.ndarray, more: np.ndarray, 
         roomy = np.pad(array, room)
         return np.stack([0.5 * (roomy[:, REACH + k : REACH + k + n] + roomy[:, REACH - k : REACH - k + n]) for k in _LAGS])
 
+    def products(array: np.ndarray, several: np.ndarray) -> np.ndarray:
+        """Inner products (lags, m, m), as one product of matrices."""
+        flat = array @ several.reshape(-1, n).T
+        return flat.reshape(len(array), *several.shape[:2]).swapaxes(0, 1)
+
     near, far, farther = both(slopes), both(spread), both(more)
     total = 2.0 * spread - (spread @ spread.T + more @ more.T) @ slopes
-    absorbed = np.einsum("kip,ip->k", near, total)
+    absorbed = near.reshape(REACH + 1, -1) @ total.ravel()
     taken = [_taken(slopes, total, width, cell) for width, cell in zip(WIDTHS, CELLS)]
-    single = 2.0 * np.einsum("kip,lip->kl", far * used, near)
-    kept = np.einsum("ip,kjp->kij", spread, far) + np.einsum("ip,kjp->kij", more, farther)
-    double = np.einsum("kij,lij->kl", kept, np.einsum("ip,ljp->lij", slopes, near))
-    return np.concatenate([absorbed, taken, (single - double)[_LAG_PAIRS]])
+    single = 2.0 * (far * used).reshape(REACH + 1, -1) @ near.reshape(REACH + 1, -1).T
+    kept = products(spread, far) + products(more, farther)
+    double = kept.reshape(REACH + 1, -1) @ products(slopes, near).reshape(REACH + 1, -1).T
+    hidden = single - double
+    return np.concatenate([absorbed, taken, 0.5 * (hidden + hidden.T)[_LAG_PAIRS]])
 
 
 def _taken(slopes: np.ndarray, spread: np.ndarray, width: int, cell: int) -> float:
