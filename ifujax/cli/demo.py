@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ifujax.cli.fit_cube import CacheOption, DeviceOption, QuietOption, ThreadsOption, fit_one
+from ifujax.cli.job import Job
+from ifujax.cli.line_job import CubeWork
+from ifujax.cli.options import CacheOption, DeviceOption, QuietOption, ThreadsOption
 from ifujax.cli.outputs import Outputs
 from ifujax.cli.progress import ProgressReporter
 from ifujax.cli.runtime import prepare
@@ -51,7 +53,8 @@ def demo(
     except FileExistsError:
         raise DataError(f"--directory must be a folder; got the file {directory}. Choose another name.") from None
     recipe = directory / "halpha.cfg"
-    outputs = Outputs(directory / "minicube_linefit.fits", directory / "minicube_maps.fits", directory / "minicube_linefit.png")
+    names = {"product": "minicube_linefit.fits", "maps": "minicube_maps.fits", "page": "minicube_linefit.png"}
+    outputs = Outputs({kind: directory / name for kind, name in names.items()})
     outputs.check(overwrite)
     if overwrite or not recipe.exists():
         check_output(recipe, overwrite)
@@ -59,16 +62,18 @@ def demo(
             temporary.write_text((files("ifujax.cli") / "demo.cfg").read_text(encoding="utf-8"), encoding="utf-8")
     with ProgressReporter(quiet) as progress:
         cube = minicube_path(progress)
-    fit, line = fit_one(cube, read_config(recipe), outputs, overwrite, quiet=quiet, line="ha")
+    work = CubeWork(read_config(recipe), line="ha")
+    with Job([cube], [outputs], overwrite=overwrite, quiet=quiet).hold(cube, outputs, work.identify(cube)) as run:
+        fit = cast("CubeFit", work.fit(run))
     if quiet:
         return
-    typer.echo(f"{cube.name}: {line}")
+    typer.echo(f"{cube.name}: {fit.summary()}, {run.times}")
     typer.echo("")
     typer.echo(describe_gas(fit))
     typer.echo("")
-    typer.echo(f"Look at        {outputs.page}")
-    typer.echo(f"All results    {outputs.product}")
-    typer.echo(f"Maps           {outputs.maps} (one named image per quantity: DS9, QFitsView, Cubeviz)")
+    typer.echo(f"Look at        {outputs['page']}")
+    typer.echo(f"All results    {outputs['product']}")
+    typer.echo(f"Maps           {outputs['maps']} (one named image per quantity: DS9, QFitsView, Cubeviz)")
     typer.echo(f"Configuration  {recipe}")
     typer.echo(f"Try            ifujax fit-cube {cube} -c {recipe} -p")
 

@@ -13,6 +13,7 @@ import typer
 
 from ifujax.cli.display import Display
 from ifujax.cli.inputs import in_stated_unit
+from ifujax.cli.job import Failures, Job
 from ifujax.cli.messages import report
 from ifujax.cli.outputs import Outputs
 from ifujax.cli.progress import ProgressReporter
@@ -30,7 +31,7 @@ _AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Products:
     """The files that are made of each image; `position` None: no corrected image."""
 
     save: bool = False
@@ -42,7 +43,7 @@ class Wanted:
     overwrite: bool = False
 
     def plan(self, prefix: Path) -> Outputs:
-        """Name the files."""
+        """Name the files, each by its own name."""
         from ifujax.photometry.figures import figure_format
         from ifujax.photometry.products import SAVED, product_path
 
@@ -50,9 +51,10 @@ class Wanted:
         if self.position is not None:
             paths.append(product_path(prefix, "aligned"))
         if self.hardcopy is not None:
+            figure_format(self.hardcopy)  # an error for one that isn't known
             kinds = ("image_fit", "star_fit") if self.star else ("image_fit",)
-            paths += [product_path(prefix, kind, figure_format(self.hardcopy)) for kind in kinds]
-        return Outputs(candidates=tuple(paths))
+            paths += [product_path(prefix, kind, self.hardcopy) for kind in kinds]
+        return Outputs({path.name: path for path in paths})
 
     def write(self, results: Sequence[FittedPhotometry], prefix: Path, display: Display | None) -> list[Path]:
         """Write and show what there is of one image, and return the files; of a fit that failed there is nothing."""
@@ -90,7 +92,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Job:
+class Fits:
     """The fits of every image: what they share.
 
     Attributes
@@ -162,71 +164,68 @@ def _of_file(origin: Mapping[int, Path], on_error: Callable[[Any, Exception], No
 
 def run_each(
     job: Job,
-    wanted: Wanted,
-    paths: Sequence[Path],
+    fits: Fits,
+    products: Products,
     prefixes: Sequence[Path],
     *,
     verbose: bool = False,
-    quiet: bool = False,
     display: Display | None = None,
-) -> tuple[list[FittedPhotometry], bool]:
-    """Fit one image after the other, print its lines and write its files; a bad one doesn't stop the others.
-
-    Returns
-    -------
-    results : list of ImagePhotometry and StarPhotometry
-        Without pixels.
-    failed : bool
-        Whether a fit failed, a file could not be written, or one of several images could not be used.
+    command: str = "",
+) -> None:
+    """Fit one image after the other, print its lines and write its files, and the table; a bad one doesn't stop the others.
 
     Raises
     ------
     DataError, UsageError, OSError
         What is wrong with the only image, or with what all share.
+    typer.Exit
+        With code 1, at the end, if a fit failed, a file could not be written, or one of several images could not be used.
     """
-    from ifujax.photometry.products import without_pixels
+    from ifujax.photometry.products import without_pixels, write_table
 
-    waiting = list(zip(paths, prefixes))
+    failures = Failures(len(job.inputs))
     kept: list[FittedPhotometry] = []
-    failed = False
+    with job.hold_all(failures) as held:
+        waiting = [(job.inputs[i], prefixes[i]) for i in held]
 
-    def fail(path: Path, error: Exception) -> None:
-        nonlocal failed
-        if len(paths) == 1:
-            raise error
-        waiting.pop(next(i for i, (each, _) in enumerate(waiting) if each == path))
-        report("error", f"{path}: {error}")  # the others may well be good
-        failed = True
+        def fail(path: Path, error: Exception) -> None:
+            failures.add(path, error)
+            waiting.pop(next(i for i, (each, _) in enumerate(waiting) if each == path))
 
-    images = job.images(paths, fail)
-    while True:
-        with ProgressReporter(quiet) as progress:
-            progress("fit", 0, 1)
-            image = next(images, None)
-            if image is None:
-                return kept, failed
-            path, prefix = waiting[0]
-            try:
-                results = job.with_star(image)
-            except _ERRORS as error:
-                fail(path, error)
-                continue
-        if not quiet:
-            _print(results, job.options.method, verbose, header=not kept)
-        failed |= _tell(results)
-        kept += [without_pixels(result) for result in results]
-        waiting.pop(0)
-        # What can be written is, and the table too: it says why the rest can't
-        for write in (partial(wanted.write, results, prefix, display), partial(wanted.write_corrected, results, prefix)):
-            try:
-                written = write()
-            except _ERRORS as error:
-                report("error", f"{path}: {error}")
-                failed = True
-                continue
-            if not quiet:
-                for each in written:
-                    typer.echo(f"wrote {each}", err=True)
+        images = fits.images([path for path, _ in waiting], fail) if waiting else iter(())
+        while True:
+            with ProgressReporter(job.quiet, unit=job.unit) as progress:
+                progress("fit", 0, 1)
+                image = next(images, None)
+                if image is None:
+                    break
+                path, prefix = waiting[0]
+                try:
+                    results = fits.with_star(image)
+                except _ERRORS as error:
+                    fail(path, error)
+                    continue
+            if not job.quiet:
+                _print(results, fits.options.method, verbose, header=not kept)
+            failures.seen |= _tell(results)
+            kept += [without_pixels(result) for result in results]
+            waiting.pop(0)
+            # What can be written is, and the table too: it says why the rest can't
+            for write in (partial(products.write, results, prefix, display), partial(products.write_corrected, results, prefix)):
+                try:
+                    _wrote(write(), job.quiet)
+                except _ERRORS as error:
+                    failures.note(path, error)
+        if "table" in job.common and any(not result.status for result in kept):
+            write_table(kept, job.common["table"], job.overwrite, command)
+            _wrote([job.common["table"]], job.quiet)
+    failures.exit()
+
+
+def _wrote(paths: Sequence[Path], quiet: bool) -> None:
+    if not quiet:
+        for path in paths:
+            typer.echo(f"wrote {path}", err=True)
 
 
 def _print(results: Sequence[FittedPhotometry], method: str, verbose: bool, header: bool) -> None:

@@ -41,14 +41,25 @@ class ProgressReporter:
         The standard error stream by default.
     clock : callable
         Seconds, from anywhere.
+    unit : str
+        What is counted: spaxels, images, sources.
 
     Attributes
     ----------
+    unit : str
+        It may be changed between stages.
     seconds : dict
         Wall time spent in each stage so far.
     """
 
-    def __init__(self, quiet: bool = False, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        unit: str = "spaxels",
+    ) -> None:
+        self.unit = unit
         self.seconds: dict[str, float] = {}
         self._quiet = quiet
         self._stream = sys.stderr if stream is None else stream
@@ -73,7 +84,7 @@ class ProgressReporter:
             self._live = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Tell that `done` of `total` (spaxels, usually) have gone through `stage`."""
+        """Tell that `done` of `total` have gone through `stage`."""
         if stage in _PARTS and self._stage not in (None, stage):
             self._tell_part(stage, done, total)
             return
@@ -94,7 +105,7 @@ class ProgressReporter:
         self._stage, self._first, self._began = stage, done, self._clock()
         title = _TITLES.get(stage, stage)
         if self._live is not None:
-            self._task = self._live.add_task(title, total=None if stage in _UNCOUNTED else total, completed=done)
+            self._task = self._live.add_task(title, total=None if stage in _UNCOUNTED else total, completed=done, unit=self.unit)
         elif not self._quiet and stage in _UNCOUNTED and stage not in self.seconds and done < total:
             self._write(title)
 
@@ -114,7 +125,7 @@ class ProgressReporter:
             return
         self._told = now
         rate = (done - self._first) / max(now - self._began, 1e-3)
-        speed = f", {rate:,.0f} spaxels/s" if done > self._first else ""
+        speed = f", {rate:,.0f} {self.unit}/s" if done > self._first else ""
         ahead = f", {(total - done) / rate:.0f} s to go" if rate > 0 and done < total else ""
         self._write(f"{_TITLES.get(stage, stage)} {done:,} of {total:,}{speed}{ahead}")
 
@@ -138,18 +149,18 @@ def _live_display(stream: TextIO) -> Progress:
     from rich.progress import TimeRemainingColumn as Remaining
     from rich.text import Text
 
-    class Spaxels(ProgressColumn):
+    class Counted(ProgressColumn):
         def render(self, task: Task) -> Text:
             if task.total is None:
                 return Text()
-            speed = f"  {task.speed:,.0f} spaxels/s" if task.speed else ""
+            speed = f"  {task.speed:,.0f} {task.fields['unit']}/s" if task.speed else ""
             return Text(f"{task.completed:,.0f}/{task.total:,.0f}{speed}")
 
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
-        Spaxels(),
+        Counted(),
         TimeElapsedColumn(),
         Remaining(),
         console=Console(file=stream),

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ifujax.cli.fit_cube import QuietOption
 from ifujax.cli.inputs import holds_cube, in_stated_unit
-from ifujax.cli.outputs import Outputs, process_each, require_distinct, stem
+from ifujax.cli.job import Job, Run
+from ifujax.cli.options import DirectoryOption, OverwriteOption, QuietOption, UnitOption
+from ifujax.cli.outputs import Outputs, require_distinct, stem
 from ifujax.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ifujax.data.cube import Cube
     from ifujax.data.image import Image
-
-DirectoryOption = Annotated[
-    Path,
-    typer.Option("--directory", metavar="DIR", help="Folder for what is written; it must exist.", show_default="this one"),
-]
-UnitOption = Annotated[
-    str | None,
-    typer.Option("--unit", metavar="UNIT", help="Flux unit of MUSE files that have no BUNIT: 1e-20 erg/s/cm2/Angstrom."),
-]
 
 
 def regrid(
@@ -36,7 +29,7 @@ def regrid(
     ] = None,
     unit: UnitOption = None,
     directory: DirectoryOption = Path("."),
-    overwrite: Annotated[bool, typer.Option("-o", "--overwrite", help="Replace products that exist.")] = False,
+    overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Put HST images on the pixels of a MUSE image, in its flux unit.
@@ -62,16 +55,10 @@ def regrid(
     if not name or "/" in name or name != name.strip():
         raise UsageError(f"--field must be a name for files; got {name!r}. Use letters and digits.")
     filters = [hst_filter_info(read_image_header(path)) for path in hst]
-    plans = [Outputs(product=directory / f"hst_{each.name}_for_{name}.fits") for each in filters]
+    plans = [Outputs({"product": directory / f"hst_{each.name}_for_{name}.fits"}) for each in filters]
     require_distinct([muse, *hst], plans, "field", "give images of one filter one after the other, with another --field")
-    for plan in plans:
-        plan.check(overwrite)
-    like = _read_muse(muse, unit)
-
-    def make(path: Path, plan: Outputs) -> str:
-        return _regrid_one(path, like, plan, overwrite)
-
-    process_each(hst, plans, make, lock=False, quiet=quiet)
+    job = Job(hst, plans, overwrite=overwrite, quiet=quiet, unit="images")
+    job.run(partial(_regrid_one, like=_read_muse(muse, unit)))
 
 
 def _read_muse(path: Path, unit: str | None) -> Image | Cube:
@@ -84,7 +71,7 @@ def _read_muse(path: Path, unit: str | None) -> Image | Cube:
     return found
 
 
-def _regrid_one(path: Path, like: Image | Cube, plan: Outputs, overwrite: bool) -> str:
+def _regrid_one(run: Run, like: Image | Cube) -> str:
     """Read, regrid and write one HST image; return what was done."""
     import numpy as np
 
@@ -92,7 +79,7 @@ def _regrid_one(path: Path, like: Image | Cube, plan: Outputs, overwrite: bool) 
     from ifujax.images.regrid import regrid_like, rescale_like
     from ifujax.io.images import read_image, write_image
 
-    image = read_image(path)
+    image = read_image(run.path)
     known = hst_filter_info(image)
     made = rescale_like(regrid_like(image, like), like, filter_info=known)
     cards = {
@@ -100,7 +87,7 @@ def _regrid_one(path: Path, like: Image | Cube, plan: Outputs, overwrite: bool) 
         "PHOTFLAM": (known.photflam, "[erg/s/cm2/A] of 1 count/s, as it was"),
         "PHOTPLAM": (known.pivot, "[Angstrom] Pivot wavelength"),
     }
-    if plan.product is not None:
-        write_image(plan.product, replace(made, cards={**made.cards, **cards}), overwrite)
+    run.write("product", lambda draft: write_image(draft, replace(made, cards={**made.cards, **cards})))
     covered = float(np.isfinite(made.values).mean())
-    return f"{path.name}: {known.name}, on {made.shape[0]} x {made.shape[1]} pixels (y, x), {100 * covered:.0f} % of them covered"
+    pixels = f"{made.shape[0]} x {made.shape[1]} pixels (y, x)"
+    return f"{run.path.name}: {known.name}, on {pixels}, {100 * covered:.0f} % of them covered"

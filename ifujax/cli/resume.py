@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,71 +13,53 @@ from typing import TYPE_CHECKING
 from ifujax import __version__
 
 if TYPE_CHECKING:
+    from ifujax.cli.outputs import Outputs
     from ifujax.io.checkpoint import ChunkStore
-    from ifujax.lines.config import LineFitConfig
 
 _SAMPLES, _SAMPLE = 16, 1 << 16
 """Blocks of a file that are looked at, and their bytes: a cube is too large to be read twice."""
-_WITHOUT_EFFECT = frozenset(
-    f"{section}.{option}"
-    for section, options in {
-        "fit": ("write_fits", "writefits", "out_image", "outimage", "suffix", "overwrite", "verbose"),
-        "minimization": ("disp", "workers"),
-    }.items()
-    for option in options
-)
-"""Options that say where results go, not what they are."""
 
 
-def run_identity(cube: Path, config: LineFitConfig, **options: object) -> dict[str, str]:
+def run_identity(inputs: Mapping[str, Path], facts: Mapping[str, str] | None = None, **options: object) -> dict[str, str]:
     """Return everything that the results of a run depend on, by names that a warning can use.
 
     Parameters
     ----------
-    cube : Path
-        Its place, size, time of change and samples of its content.
-    config : LineFitConfig
-        As written and as understood (with what it reads from other files).
+    inputs : mapping of str to Path
+        Files by what they are: ``{"input": cube}``, or ``{"input": cube, "catalogue": table}``. Their place, size, time of
+        change and samples of their content count.
+    facts : mapping of str to str, optional
+        What else identifies the job's results, such as its configuration.
     **options
         Of the command, such as ``chunk_size``: they change the last bits.
 
     Raises
     ------
     OSError
-        If the cube can't be read.
+        If a file can't be read.
     """
-    facts = cube.stat()
-    identity = {
-        "version of ifujax": __version__,
-        "version of jax": version("jax"),
-        "version of numpy": version("numpy"),
-        "input": os.path.realpath(cube),
-        "size of the input": str(facts.st_size),
-        "time of the input": str(facts.st_mtime_ns),
-        "content of the input": sampled_hash(cube, facts.st_size),
-        "order of the lines": ", ".join(config.model.names),
-    }
-    identity |= {name.replace("_", " "): str(value) for name, value in options.items()}
-    # As understood: what comes from other files, such as the table of an LSF, is in there.
-    fit = replace(config.fit, verbose=False, disp=False)
-    understood = (config.loading, config.continuum, fit, config.equivalent_width, config.model.lsf)
-    identity["configuration"] = hashlib.sha256(repr(understood).encode()).hexdigest()[:16]
-    for option, value in config.text.items():
-        if option not in _WITHOUT_EFFECT:
-            identity[f"option {option}"] = value
-    return identity
+    identity = {"version of ifujax": __version__, "version of jax": version("jax"), "version of numpy": version("numpy")}
+    for name, path in inputs.items():
+        status = path.stat()
+        identity |= {
+            name: os.path.realpath(path),
+            f"size of the {name}": str(status.st_size),
+            f"time of the {name}": str(status.st_mtime_ns),
+            f"content of the {name}": sampled_hash(path, status.st_size),
+        }
+    return identity | {name.replace("_", " "): str(value) for name, value in options.items()} | dict(facts or {})
 
 
 @contextmanager
-def claim(outputs: Sequence[Path], identity: dict[str, str], *, resume: bool, lock_files: bool) -> Iterator[ChunkStore]:
+def claim(outputs: Outputs, identity: dict[str, str] | None, *, resume: bool, lock_files: bool) -> Iterator[ChunkStore | None]:
     """Hold all `outputs` of a run, and yield the store of its chunks, beside the first of them.
 
     Parameters
     ----------
-    outputs : sequence of Path
-        One at least.
-    identity : dict
-        As of `run_identity`.
+    outputs : Outputs
+        Where there are none, nothing is held.
+    identity : dict, optional
+        As of `run_identity`; without it no chunks are kept, and None is yielded.
     resume : bool
         Use the chunks of an earlier run.
     lock_files : bool
@@ -97,14 +78,22 @@ def claim(outputs: Sequence[Path], identity: dict[str, str], *, resume: bool, lo
     from ifujax.io.locks import lock_file, output_lock
     from ifujax.io.output import remove_partial
 
+    if not outputs:
+        yield None
+        return
+    first, *others = outputs.held
     with ExitStack() as stack:
-        for path in outputs[1:]:
+        for path in others:
             stack.enter_context(output_lock(path))
-        store = stack.enter_context(ChunkStore.open(outputs[0], identity, resume=resume))
+        store: ChunkStore | None = None
+        if identity is None:
+            locked = stack.enter_context(output_lock(first))
+        else:
+            store = stack.enter_context(ChunkStore.open(first, identity, resume=resume))
+            locked = store.locked
         if lock_files:
-            stack.enter_context(lock_file(outputs[0], store.locked))
-        for path in outputs[1:]:
-            remove_partial(path)  # when nothing can refuse this run any more
+            stack.enter_context(lock_file(first, locked))
+        remove_partial(*outputs.written)  # when nothing can refuse this run any more
         yield store
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ifujax.cli.resume import run_identity
 from ifujax.errors import IfujaxWarning, UsageError
 
 if TYPE_CHECKING:
@@ -91,14 +90,6 @@ class Selection:
                 stacklevel=2,
             )
         return cls(tuple(configs), names, criterion, threshold)
-
-    def identity(self, cube: Path, **options: object) -> dict[str, str]:
-        """Return everything that the results of the run depend on, as `run_identity`."""
-        return {
-            f"{name} of {candidate}": value
-            for candidate, config in zip(self.names, self.configs)
-            for name, value in run_identity(cube, config, **options).items()
-        }
 
     def fit(self, cube: Cube, **options: Any) -> ComponentFit:
         """Fit all candidates and choose."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ifujax.cli.fit_cube import QuietOption
-from ifujax.cli.outputs import Outputs, process_each, require_distinct, stem
-from ifujax.cli.regrid import DirectoryOption
+from ifujax.cli.job import Job, Run
+from ifujax.cli.options import DirectoryOption, OverwriteOption, QuietOption
+from ifujax.cli.outputs import Outputs, require_distinct, stem
 from ifujax.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def wideband(
         bool, typer.Option("--photon-weighting", help="Weigh by curve times wavelength, as a detector counts photons.")
     ] = False,
     directory: DirectoryOption = Path("."),
-    overwrite: Annotated[bool, typer.Option("-o", "--overwrite", help="Replace products that exist.")] = False,
+    overwrite: OverwriteOption = False,
     nprocess: Annotated[int, typer.Option("--nprocess", hidden=True, help="Of no effect: for the sake of older scripts.")] = 0,
     quiet: QuietOption = False,
 ) -> None:
@@ -64,21 +64,17 @@ def wideband(
     start = curve.name.partition(".")[0] if prefix is None else prefix
     if "/" in start:
         raise UsageError(f"--prefix must be the beginning of a file name; got {start!r}. Say where with --directory.")
-    plans = [Outputs(product=directory / image_name(path, start)) for path in cubes]
+    plans = [Outputs({"product": directory / image_name(path, start)}) for path in cubes]
     require_distinct([curve, *cubes], plans, "cube", "use another --prefix")
-    points = read_filter_curve(curve)
-    for plan in plans:
-        plan.check(overwrite)
     make = partial(
         _make_one,
-        points=points,
+        points=read_filter_curve(curve),
         unit=wave_units,
         interpolation=interpolation,
         photon_weighting=photon_weighting,
         name=curve.name,
-        overwrite=overwrite,
     )
-    process_each(cubes, plans, make, lock=False, quiet=quiet)
+    Job(cubes, plans, overwrite=overwrite, quiet=quiet, unit="cubes").run(make)
 
 
 def image_name(cube: Path, prefix: str) -> str:
@@ -94,15 +90,13 @@ def image_name(cube: Path, prefix: str) -> str:
 
 
 def _make_one(
-    path: Path,
-    plan: Outputs,
+    run: Run,
     *,
     points: tuple[np.ndarray, np.ndarray],
     unit: str,
     interpolation: Literal["linear", "cubic"],
     photon_weighting: bool,
     name: str,
-    overwrite: bool,
 ) -> str:
     """Read a cube, make and write its image; return what was done."""
     from dataclasses import replace
@@ -111,8 +105,9 @@ def _make_one(
     from ifujax.io.cubes import read_cube
     from ifujax.io.images import write_image
 
-    image = bandpass_image(read_cube(path), *points, unit=unit, interpolation=interpolation, photon_weighting=photon_weighting)
-    if plan.product is not None:
-        cards = {**image.cards, "WLPRCURV": (name[:60], "Curve of the filter")}
-        write_image(plan.product, replace(image, cards=cards), overwrite)
-    return f"{path.name}: {image.shape[0]} x {image.shape[1]} pixels (y, x) through {name}"
+    image = bandpass_image(
+        read_cube(run.path), *points, unit=unit, interpolation=interpolation, photon_weighting=photon_weighting
+    )
+    cards = {**image.cards, "WLPRCURV": (name[:60], "Curve of the filter")}
+    run.write("product", lambda draft: write_image(draft, replace(image, cards=cards)))
+    return f"{run.path.name}: {image.shape[0]} x {image.shape[1]} pixels (y, x) through {name}"

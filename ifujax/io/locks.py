@@ -15,8 +15,9 @@ from typing import Any
 
 try:
     import fcntl
+    import resource
 except ImportError:  # no POSIX system
-    fcntl = None
+    fcntl = resource = None
 
 from ifujax.errors import DataError, IfujaxWarning
 from ifujax.io.output import explained
@@ -24,6 +25,8 @@ from ifujax.io.owned import NotOursError, open_regular
 
 _START = b'{"program": "ifujax"'
 """How every lock file of ours begins."""
+_SPARE = 256
+"""Files that a process opens beside its locks."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
@@ -35,9 +38,10 @@ class OutputTakenError(DataError):
 def output_lock(output: str | Path) -> Iterator[bool]:
     """Hold `output` for this run alone; yield whether it is held.
 
-    The lock is the kernel's (``flock`` on the hidden file ``.<output>.lock`` beside it), so that it ends with the process,
-    however that ends, and a file left behind by a killed run locks nobody out. Where the file system's locks do not reach
-    other machines, it keeps apart the runs of one machine only. A file there that is not ours serves as well, and stays as it is.
+    The lock is the kernel's (``flock`` on the hidden file ``.<output>.lock`` beside it, or ``.ifujax.lock`` in it if `output` is
+    a folder), so that it ends with the process, however that ends, and a file left behind by a killed run locks nobody out.
+    Where the file system's locks do not reach other machines, it keeps apart the runs of one machine only. A file there that is
+    not ours serves as well, and stays as it is.
 
     Raises
     ------
@@ -59,7 +63,7 @@ def output_lock(output: str | Path) -> Iterator[bool]:
     ...     ...
     """
     target = Path(os.path.realpath(output))
-    path = target.with_name(f".{target.name}.lock")
+    path = target / ".ifujax.lock" if target.is_dir() else target.with_name(f".{target.name}.lock")
     try:
         descriptor = _acquire(path, Path(output))
     except OSError as error:
@@ -79,6 +83,18 @@ def output_lock(output: str | Path) -> Iterator[bool]:
         # While it is still locked: a lock on a file without a name would keep nobody out.
         _remove(descriptor, path)
         os.close(descriptor)
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process open `count` more files, as far as the system allows: each output that is held is one of them."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _SPARE
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _acquire(path: Path, output: Path) -> int | None:

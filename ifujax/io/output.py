@@ -75,12 +75,17 @@ def atomic_path(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_partial(path: str | Path) -> None:
-    """Remove what a killed `atomic_path` of this user left beside `path`; only for who knows that no run is writing it."""
-    target = Path(os.path.realpath(path))
-    for each in target.parent.iterdir():
-        if re.fullmatch(rf"{TEMPORARY}+{re.escape(target.name)}(\.plain)?", each.name):
-            remove_own(each)
+def remove_partial(*paths: str | Path) -> None:
+    """Remove what a killed `atomic_path` of this user left beside `paths`; only for who knows that no run is writing them."""
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        target = Path(os.path.realpath(path))
+        names.setdefault(target.parent, set()).add(target.name)
+    for folder, complete in names.items():
+        draft = re.compile(rf"{TEMPORARY}+(?:{'|'.join(map(re.escape, complete))})(\.plain)?")
+        for each in folder.iterdir():
+            if draft.fullmatch(each.name):
+                remove_own(each)
 
 
 def flush(path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from ifujax import __version__
 from ifujax.cli.app import main, normalise_options
-from ifujax.cli.outputs import plan_outputs, product_name
+from ifujax.cli.line_job import plan_outputs
+from ifujax.cli.outputs import product_name
 from ifujax.cli.runtime import parse_device
 from ifujax.errors import UsageError
 from ifujax.lines.config import OutputOptions

@@ -17,6 +17,7 @@ from ifujax.cli.app import main
 from ifujax.errors import DataError
 from ifujax.inference.status import NOISE_ESTIMATED, NOT_CONVERGED
 from ifujax.io.images import read_image, write_image
+from ifujax.io.locks import output_lock
 from tests.small_pair import ALL_FIXED, PHOTFLAM, regridded, small_pair, star_position, write_small_pair
 
 QUICK = [part for name, value in ALL_FIXED.items() for part in (f"--{name}", str(value))]
@@ -185,12 +186,45 @@ def test_interrupted(folder, capsys, monkeypatch):
     assert made(folder) == {"third.fits", "t.ecsv"} | {f"{name}_{kind}.fits" for name in ("muse", "third") for kind in kinds}
 
 
+def test_figures_are_looked_for_by_the_extension_that_is_written(folder, capsys):
+    (folder / "muse_image_fit.PNG").write_text("precious")
+    assert run("hst_on_muse.fits", "muse.fits", *QUICK, "--hardcopy", "PNG") == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "output must not exist; got muse_image_fit.PNG" in err
+
+
+@pytest.mark.parametrize("taken", ["muse_aligned.fits", "fit.ecsv"])
+def test_a_file_that_another_run_makes(folder, capsys, taken):
+    with output_lock(taken):
+        command = ["hst_on_muse.fits", "muse.fits", *QUICK, "--save", "--apply", "--table", "fit.ecsv"]
+        assert run(*command) == 1
+        out, err = capsys.readouterr()
+        assert out == ""  # it is found before the fit
+        assert err.startswith(f"ifujax: error: output {taken} is being written by another run (process ")
+    assert made(folder) == set()
+
+
+def test_an_image_whose_files_another_run_makes_is_left_out(folder, capsys):
+    write_muse("third.fits")
+    with output_lock("muse_image.fits"):
+        assert run("hst_on_muse.fits", "muse.fits", "third.fits", *QUICK, "--save") == 1
+        out, err = capsys.readouterr()
+        assert [line.split()[0] for line in out.splitlines()[3:]] == ["third"]
+        assert err.startswith("ifujax: error: muse.fits: output muse_image.fits is being written by another run (process ")
+        with output_lock("third_image.fits"):
+            assert run("hst_on_muse.fits", "muse.fits", "third.fits", *QUICK, "--save", "--table", "t.ecsv", "-o") == 1
+    assert made(folder) == {"third.fits"} | {f"third_{kind}.fits" for kind in ("image", "hst_model", "residual")}
+
+
 def test_options_of_the_other_method_are_mentioned(folder, capsys):
     assert run("hst_on_muse.fits", "muse.fits", *QUICK, "--noise", "scaled", "--sampling", "native", "--taper", "5") == 0
     err = capsys.readouterr().err
     assert err == "ifujax: warning: --noise, --sampling have no effect with --method fourier, only with --method forward.\n"
     # Of the forward method, before it reads anything else
     assert run("nowhere.fits", "muse.fits", "--taper", "5") == 1
+    assert "warning: --taper has no effect with --method forward" in capsys.readouterr().err
+    assert run("nowhere.fits", "muse.fits", "--taper", "0", "--hst-sampled", "0") == 1
     assert "warning: --taper has no effect with --method forward" in capsys.readouterr().err
     # A star takes them all the same
     assert run("hst_on_muse.fits", "muse.fits", *QUICK, *star(), "--noise", "scaled", "-o") == 0

@@ -9,6 +9,7 @@ from astropy.io import fits
 from ifujax.cli.app import main
 from ifujax.images.filters import ACS_FILTERS
 from ifujax.io.images import read_image
+from ifujax.io.locks import output_lock
 
 UNIT = "10**(-20)*erg/s/cm**2/Angstrom"
 
@@ -130,3 +131,11 @@ def test_help_teaches(capsys):
     out = capsys.readouterr().out
     assert "ifujax regrid IMAGE_UDF-01.fits hst_f606w.fits" in out
     assert "Exit code: 0 done" in out
+
+
+def test_an_image_that_another_run_makes(folder, capsys):
+    taken = "hst_F606W_for_f1.fits"
+    with output_lock(taken):
+        assert main(["regrid", "IMAGE_F1.fits.fits", "f606w.fits", "f814w.fits", "--field", "f1", "-q"]) == 1
+        assert capsys.readouterr().err.startswith(f"ifujax: error: f606w.fits: output {taken} is being written by another run (")
+    assert products(folder) == ["hst_F814W_for_f1.fits"]

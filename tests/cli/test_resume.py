@@ -239,7 +239,7 @@ SLEEPER = """\
 import sys, time, types
 from contextlib import nullcontext
 import numpy as np
-from ifujax.cli import fit_cube as command
+from ifujax.cli import fit_cube as command, job
 from ifujax.cli.app import main
 import ifujax.io.cubes
 
@@ -268,7 +268,7 @@ def fit_cube(cube, config, *, checkpoint, **_):
 
 STOP = sys.argv[1]
 command.prepare = lambda *_: None
-command.compilation_time = lambda: nullcontext(types.SimpleNamespace(seconds=0.0))
+job.compilation_time = lambda: nullcontext(types.SimpleNamespace(seconds=0.0))
 ifujax.io.cubes.read_cube = lambda path, **_: path
 sys.modules["ifujax.lines.run"] = types.SimpleNamespace(fit_cube=fit_cube)  # jax need not be imported
 sys.exit(main(["fit-cube", "a.fits", "-c", "ha.cfg", *sys.argv[2:]]))

@@ -357,7 +357,7 @@ def test_interrupted_and_resumed(calls, folder, capsys, monkeypatch):
 )
 def test_what_draws_depend_on_starts_them_afresh(calls, folder, capsys, monkeypatch, options, reason):
     with monkeypatch.context() as patched:
-        patched.setattr(command, "write_output", interrupt)
+        patched.setattr("ifujax.cli.job.Run.write", interrupt)
         assert run(capsys, "cube.fits")[0] == 130
     code, out, err = run(capsys, "cube.fits", *options)
     assert code == 0

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ifujax.cli import fit_cube as command
 from ifujax.cli.app import main
-from ifujax.cli.outputs import plan_outputs
+from ifujax.cli.line_job import plan_outputs
 from ifujax.lines.config import OutputOptions
 
 CONFIG = """

@@ -13,6 +13,7 @@ from ifujax.cli.wideband import image_name
 from ifujax.images.wideband import bandpass_image, read_filter_curve
 from ifujax.io.cubes import read_cube
 from ifujax.io.images import read_image
+from ifujax.io.locks import output_lock
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +109,12 @@ def test_help_teaches(capsys):
     out = capsys.readouterr().out
     assert "ifujax wideband F775W.dat DATACUBE_UDF-01.fits" in out
     assert "6800.0      0.0002" in out
+
+
+def test_an_image_that_another_run_makes(folder, capsys):
+    before = sorted(folder.iterdir())
+    with output_lock("F650W_myimage2.fits"):
+        assert main(["wideband", "F650W.v2.dat", "mycube2.fits", "-o"]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("ifujax: error: output F650W_myimage2.fits is being written by another run (process ")
+    assert sorted(folder.iterdir()) == before

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+from contextlib import ExitStack
 
 import pytest
 
@@ -126,3 +127,30 @@ def test_lock_files_of_dead_runs(output, held, host, taken):
 def test_a_lock_file_where_nothing_can_be_written(tmp_path):
     with pytest.raises(DataError, match="could not be written"), lock_file(tmp_path / "absent" / "out.fits", held=True):
         pass
+
+
+def test_a_folder_is_held_by_a_file_in_it(tmp_path):
+    folder = tmp_path / "spectra"
+    folder.mkdir()
+    with output_lock(folder):
+        assert (names(folder), names(tmp_path)) == ([".ifujax.lock"], ["spectra"])
+        with pytest.raises(OutputTakenError, match="spectra is being written by another run"), output_lock(folder):
+            pass
+    assert names(folder) == []
+
+
+def test_room_for_many_locks(tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        locks.allow_open_files(100)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 100
+        with ExitStack() as stack:
+            for i in range(100):
+                stack.enter_context(output_lock(tmp_path / f"{i}.fits"))
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        locks.allow_open_files(1)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
