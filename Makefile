@@ -28,7 +28,11 @@ help:
 demo: $(VENV)/.stamp-core
 	$(BIN)/ifujax demo --directory demo-output --overwrite
 
-test: lint test-doc test-fast
+# Checkers and examples take one processor each, the tests all of them.
+test:
+	@$(MAKE) $(VENV)/.stamp-dev
+	@$(MAKE) -j 2 lint test-doc
+	@$(MAKE) test-fast
 
 # The examples in docstrings.
 test-doc: $(VENV)/.stamp-dev
