@@ -13,12 +13,13 @@ TEST_ENV := JAX_COMPILATION_CACHE_DIR=$(TEST_CACHE) JAX_PERSISTENT_CACHE_MIN_COM
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
 	TF_CPP_MIN_LOG_LEVEL=2 PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help demo test test-doc test-fast test-slow lint docs benchmarks clean
+.PHONY: help demo test test-doc test-fast test-slow test-libraries coverage lint docs benchmarks clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo        fit a real MUSE cube and draw a page of maps, in demo-output/"
 	@echo "make test        checkers and tests (make test-slow: the statistical ones)"
+	@echo "make coverage    which lines the fast tests run, and which they do not"
 	@echo "make lint        ruff, pyright, import-linter"
 	@echo "make docs        documentation, in docs/_build/html"
 	@echo "make benchmarks  timings beside their baselines"
@@ -27,7 +28,11 @@ help:
 demo: $(VENV)/.stamp-core
 	$(BIN)/ifujax demo --directory demo-output --overwrite
 
-test: lint test-doc test-fast
+# Checkers and examples take one processor each, the tests all of them.
+test:
+	@$(MAKE) $(VENV)/.stamp-dev
+	@$(MAKE) -j 2 lint test-doc
+	@$(MAKE) test-fast
 
 # The examples in docstrings.
 test-doc: $(VENV)/.stamp-dev
@@ -41,6 +46,22 @@ test-fast: $(VENV)/.stamp-dev
 test-slow: $(VENV)/.stamp-dev
 	@status=0; $(TEST_ENV) $(BIN)/python -m pytest $(TESTS) -m slow -n $(JOBS) --dist worksteal $(PYTEST_ARGS) || status=$$?; \
 	[ $$status -eq 5 ] || exit $$status
+
+# What a new version of a library can break: files (astropy, h5py, xarray), figures (matplotlib, arviz), the command line (typer,
+# rich), JAX's interface, solvers and samplers (jaxopt, optax, numpyro), and a fit of each kind. Python 3.11 gets other versions.
+LIBRARY_TESTS := tests/test_import.py tests/cli tests/io tests/data tests/plotting tests/images/test_regrid.py \
+	tests/inference/test_precision.py tests/inference/test_compilations.py tests/inference/test_minimize.py \
+	tests/inference/test_least_squares.py tests/inference/test_linear.py tests/inference/test_cholesky.py \
+	tests/inference/sampling/test_arviz.py tests/inference/sampling/test_nuts.py tests/inference/sampling/test_diagnostics.py \
+	tests/models/test_voigt.py tests/lines/test_spectrum.py tests/lines/products tests/lines/posteriors/test_sample.py \
+	tests/photometry/test_photometry_products.py tests/photometry/test_joint.py
+
+test-libraries:
+	@$(MAKE) test-fast TESTS="$(LIBRARY_TESTS)"
+
+coverage: $(VENV)/.stamp-dev
+	@$(TEST_ENV) $(BIN)/python -m pytest $(TESTS) -m "not slow" -n $(JOBS) --dist worksteal --cov=ifujax --cov-report=term-missing:skip-covered \
+		$(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ import numpy as np
 import ifujax
 from ifujax.lines.selection.criteria import choose
 from ifujax.simulate import HALPHA_LINES, outflow
-from tests.lines.components import ONE_LINE, candidates, expected_gain, second_snr
+from tests.lines.selection.components import ONE_LINE, candidates, expected_gain, second_snr
 
 LINES = {"three lines": HALPHA_LINES, "one line": ONE_LINE}
 THRESHOLDS = {"bic": (0.0, 2.0, 4.0, 6.0, 10.0, 15.0), "aic": (0.0, 5.0, 10.0, 15.0, 20.0, 25.0)}

@@ -21,10 +21,10 @@ import numpy as np
 from fit_records import CLASSES, EQUAL, Fits, bit_names, compare_order, fit_records, flag_tables
 
 import ifujax.inference.batching as batching
-from tests.lines.blends import BLENDS
 from tests.lines.line_problem import LineProblem
 from tests.lines.misfits import MISFITS, base, draw_misfit
 from tests.lines.random_models import draw_problem, draw_structures
+from tests.lines.starts.blends import BLENDS
 
 PARTS = ("starts", "order", "flags", "misfits", "blends")
 NEAR = 0.1

@@ -34,8 +34,10 @@ def sandwich(covariance: Array, columns: Sequence[Array], correlation: Array) ->
     return 0.5 * (found + jnp.swapaxes(found, 1, 2))
 
 
-def quadratic(weights: Array, correlation: Array) -> Array:
-    """Return the variance (batch, q) of sums of whitened noise with `weights` (batch, q, n_pix)."""
+def quadratic(weights: Array, correlation: Array | None) -> Array:
+    """Return the variance (batch, q) of sums of whitened noise with `weights` (batch, q, n_pix), independent if None."""
+    if correlation is None:
+        return jnp.sum(weights * weights, axis=2)
     return jnp.maximum(jnp.sum(weights * correlated(weights, correlation), axis=2), 0.0)
 
 

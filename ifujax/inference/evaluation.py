@@ -32,7 +32,7 @@ _SETTLED = 1e-13
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["values", "root_weight", "coords", "space", "correlation"],
+    data_fields=["values", "root_weight", "coords", "space", "correlation", "subtracted"],
     meta_fields=["coords_axes"],
 )
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Block:
     """A block of fits on the device. `root_weight` is 1 / sigma, 0 = masked; `space` has a batch axis.
 
     `coords_axes` is the flat tuple of 0 / None over the leaves of `coords`: static and hashable. `correlation` (batch, lags)
-    is the noise's along the pixels, None where it is independent.
+    is the noise's along the pixels, None where it is independent. `subtracted` is a `Subtracted` of these fits, in units of 1
+    over the largest root weight; None where nothing was subtracted or no errors are asked for.
     """
 
     values: Array
@@ -49,6 +50,7 @@ class Block:
     space: ParameterSpace
     coords_axes: tuple[int | None, ...]
     correlation: Any = None
+    subtracted: Any = None
 
 
 @partial(

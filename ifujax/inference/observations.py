@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ifujax.errors import UsageError
+from ifujax.inference.subtracted import Subtracted
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Observations:
     correlation : array (lags,) or (batch, lags), optional
         Autocorrelation of the noise along the pixel axis, 1 first; beyond these lags it is 0. Solutions stay those of
         independent noise; their errors allow for it.
+    subtracted : Subtracted, optional
+        What had been fitted to the same data, and was subtracted, before these values were left. Solutions take it for known;
+        their errors allow for its own.
 
     Raises
     ------
@@ -40,6 +44,7 @@ class Observations:
     coords: Any = ()
     coords_axes: Any = None
     correlation: Any = None
+    subtracted: Subtracted | None = None
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values)
@@ -52,6 +57,10 @@ class Observations:
             raise UsageError("ivar must be finite and 0 or more; got negative, NaN or infinite weights. Use 0 to mask.")
         if self.correlation is not None and np.shape(self.correlation)[:-1] not in ((), (values.shape[0],)):
             raise UsageError(f"correlation must be (lags,) or ({values.shape[0]}, lags); got shape {np.shape(self.correlation)}.")
+        if self.subtracted is not None and np.shape(self.subtracted.weight) != values.shape:
+            raise UsageError(
+                f"subtracted must have a weight for each of values, {values.shape}; got {np.shape(self.subtracted.weight)}."
+            )
         good = np.isfinite(values)
         if not good.all():
             ivar = np.where(good, ivar, 0)

@@ -25,6 +25,7 @@ SCANNED = (4, 8, 16, 32, 64)
 STEPS = (2, 2, 4, 4, 4)
 """Pixels from one such stretch to the next."""
 _CLIP = 4.0
+_LAGS = range(REACH + 1)
 _LAG_PAIRS = np.triu_indices(REACH + 1)
 _SIZES = {
     "pairs": REACH + 1,
@@ -154,6 +155,44 @@ def absorption(slopes: np.ndarray, covariance: np.ndarray, used: np.ndarray) -> 
     hats = 0.5 * np.einsum("ij,kjl->kil", covariance, np.einsum("ip,kjp->kij", slopes, both))
     double = np.einsum("kij,lji->kl", hats, hats)
     return np.concatenate([absorbed, taken, (single - double)[_LAG_PAIRS]])
+
+
+def absorption_of_two(slopes: np.ndarray, spread: np.ndarray, more: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Return what two fits, one after the other, take of the noise, like `absorption`.
+
+    Together they leave ``(1 - H) R (1 - H)^T + Q R Q^T`` of noise of the covariance R, with ``H = slopes^T spread`` and
+    ``Q = slopes^T more``. H is no symmetric matrix, nor is what they take of products at one lag from noise at another; the mean
+    of both ways stands for them.
+
+    Parameters
+    ----------
+    slopes : array (m, n_pix)
+        Whitened slopes of the model by everything that was fitted; 0 where a pixel is masked.
+    spread, more : array (m, n_pix)
+        By what the noise in each pixel moves it, and other noise of the same kind.
+    used : bool array (n_pix,)
+    """
+    n = slopes.shape[1]
+    room = [(0, 0), (REACH, REACH)]
+
+    def both(array: np.ndarray) -> np.ndarray:
+        roomy = np.pad(array, room)
+        return np.stack([0.5 * (roomy[:, REACH + k : REACH + k + n] + roomy[:, REACH - k : REACH - k + n]) for k in _LAGS])
+
+    def products(array: np.ndarray, several: np.ndarray) -> np.ndarray:
+        """Inner products (lags, m, m), as one product of matrices."""
+        flat = array @ several.reshape(-1, n).T
+        return flat.reshape(len(array), *several.shape[:2]).swapaxes(0, 1)
+
+    near, far, farther = both(slopes), both(spread), both(more)
+    total = 2.0 * spread - (spread @ spread.T + more @ more.T) @ slopes
+    absorbed = near.reshape(REACH + 1, -1) @ total.ravel()
+    taken = [_taken(slopes, total, width, cell) for width, cell in zip(WIDTHS, CELLS)]
+    single = 2.0 * (far * used).reshape(REACH + 1, -1) @ near.reshape(REACH + 1, -1).T
+    kept = products(spread, far) + products(more, farther)
+    double = kept.reshape(REACH + 1, -1) @ products(slopes, near).reshape(REACH + 1, -1).T
+    hidden = single - double
+    return np.concatenate([absorbed, taken, 0.5 * (hidden + hidden.T)[_LAG_PAIRS]])
 
 
 def _taken(slopes: np.ndarray, spread: np.ndarray, width: int, cell: int) -> float:

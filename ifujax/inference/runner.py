@@ -22,7 +22,7 @@ from ifujax.inference.packed import Packed
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.race import BEHIND, give_up, give_up_high_ends
-from ifujax.inference.residuals import N_ABSORBED, SAMPLE, absorption
+from ifujax.inference.residuals import N_ABSORBED, SAMPLE, absorption, absorption_of_two
 from ifujax.inference.results import FitResult
 from ifujax.inference.starts import Rivals
 from ifujax.inference.uncertainty import Derived, finish, user_covariance
@@ -61,8 +61,8 @@ class Runner:
         axes = jax.tree.leaves(spread_axes(obs.coords, obs.coords_axes))
         self.coords_axes = tuple(None if axis < 0 else axis for axis in axes)
 
-    def block(self, rows: np.ndarray, precision: str) -> Block:
-        """Gather some rows into a block in working precision."""
+    def block(self, rows: np.ndarray, precision: str, *, errors: bool = False) -> Block:
+        """Gather some rows into a block in working precision, with what only `errors` need if these are wanted."""
         dtype = dtype_of(precision)
         # The root is taken in float64: squares of raw fluxes leave float32's range.
         root = np.sqrt(np.asarray(self.obs.ivar[rows], dtype=np.float64))
@@ -80,7 +80,13 @@ class Runner:
         correlation = self.obs.correlation
         if correlation is not None:
             correlation = np.broadcast_to(correlation, (self.obs.batch, np.shape(correlation)[-1]))[rows].astype(dtype)
-        return Block(cast(self.obs.values[rows]), cast(root), jax.tree.map(cast, coords), space, self.coords_axes, correlation)
+        subtracted = None
+        if errors and self.obs.subtracted is not None:
+            largest = root.max(axis=1)
+            subtracted = self.obs.subtracted.of(rows).in_units(np.where(largest > 0, largest, 1.0), dtype)
+        return Block(
+            cast(self.obs.values[rows]), cast(root), jax.tree.map(cast, coords), space, self.coords_axes, correlation, subtracted
+        )
 
     def solve(self, rows: np.ndarray, x: np.ndarray, progress: Progress | None, *, race: bool = False) -> dict[str, Any]:
         """Iterate all starts to their ends; `rows` says which data each start belongs to.
@@ -184,7 +190,7 @@ class Runner:
                 else:
                     few = np.zeros(self.block_size(self.obs.batch), int)
                     start_x = np.zeros((len(few), state.x.shape[1]), dtype)
-                    block = self.block(few, precision)
+                    block = self.block(few, precision, errors=True)
                     jax.block_until_ready(_finish(self.models[precision], self.program_options, self.derived, block, start_x))
 
         with ThreadPoolExecutor(max_workers=min(len(jobs), 4)) as pool:
@@ -210,7 +216,7 @@ class Runner:
 
         def task(rows: np.ndarray, device: Any) -> Any:
             full = padded(rows, size)
-            block = self.block(full, self.precision)
+            block = self.block(full, self.precision, errors=True)
             end, sample = _finish(self.models[self.precision], self.program_options, self.derived, block, start[full])
             if rows[0] == 0:
                 first.update(jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64), sample))
@@ -264,11 +270,26 @@ class Runner:
     def _absorbed(self, first: dict[str, Any], sound: np.ndarray) -> np.ndarray:
         """Return the mean of what the first fits take of the noise; zeros if they all failed."""
         found = [
-            absorption(np.stack([column[row] for column in first["slopes"]]), first["covariance"][row], self.obs.ivar[row] > 0)
+            self._absorption(row, first)
             for row in range(min(SAMPLE, self.obs.batch, len(first["covariance"])))
             if first["slopes"] and sound[row] and np.isfinite(first["covariance"][row]).all()
         ]
         return np.mean(found, axis=0) if found else np.zeros(N_ABSORBED)
+
+    def _absorption(self, row: int, first: dict[str, Any]) -> np.ndarray:
+        """Return what one fit takes of the noise, as `absorption`; with what was subtracted, if it had been fitted before."""
+        slopes, covariance = np.stack([column[row] for column in first["slopes"]]), first["covariance"][row]
+        used = self.obs.ivar[row] > 0
+        if self.obs.subtracted is None:
+            return absorption(slopes, covariance, used)
+        root = np.sqrt(self.obs.ivar[row])
+        unit = max(float(root.max()), np.finfo(float).tiny)
+        subtracted = self.obs.subtracted.of(np.array([row])).in_units(np.array([unit]), np.dtype(np.float64))
+        whitened, response = subtracted.basis * (root / unit), subtracted.response[0]
+        own = covariance @ (slopes - slopes @ whitened.T @ response)
+        everything, spread = np.concatenate([slopes, whitened]), np.concatenate([own, response])
+        more = np.concatenate([np.zeros_like(own), np.sqrt(subtracted.extra[0]) * response])
+        return absorption_of_two(everything, spread, more, used)
 
     def _at_bound(self, x: np.ndarray) -> np.ndarray:
         """Whether each parameter lies on the edge of its box."""

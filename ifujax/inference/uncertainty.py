@@ -4,7 +4,8 @@ To first order the estimate moves by ``C J^T W dy`` when the data move by ``dy``
 the parameters has the variance ``f'^T C f'``. A quantity that also reads the data through the
 residuals, ``d = f(theta) + sum_p u_p (y - model)_p``, has
 ``f'^T C f' + u^T V u - (J^T u)^T C (J^T u)``: residuals and estimate are uncorrelated. Where noise is correlated along the
-pixels the sandwich of `ifujax.inference.correlated` takes the place of both.
+pixels the sandwich of `ifujax.inference.correlated` takes the place of both. What was fitted to the same data before, and
+subtracted, adds its own error: see `ifujax.inference.subtracted`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ifujax.inference.evaluation import (
 )
 from ifujax.inference.options import Options
 from ifujax.inference.residuals import SAMPLE, residual_sums
+from ifujax.inference.subtracted import two_steps
 
 
 @dataclass(frozen=True)
@@ -135,17 +137,32 @@ def report(
     if block.correlation is not None:
         covariance = sandwich(naive, everything, block.correlation)
     theta = tuple(x[:, j] for j in range(n)) + tuple(at.linear[:, k] * unit[:, 0] for k in range(n_lin))
+    steps = None
+    if block.subtracted is not None:
+        # By how much too little was subtracted, 0 for all we know: from here on its coefficients are parameters like the others.
+        steps = two_steps(block.subtracted, block.root_weight / unit, everything, naive, covariance, block.correlation)
+        theta += tuple(jnp.zeros_like(column[:, 0]) for column in steps.columns)
+        felt = jnp.concatenate([felt, jnp.ones((felt.shape[0], len(steps.columns)), bool)], axis=1)
+        everything, covariance = [*everything, *steps.columns], steps.covariance
     free = block.space.structure.free
 
     def split(theta: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
-        return theta[:n], jnp.stack(theta[n:]) if n_lin else jnp.zeros((0,), x.dtype)
+        return theta[:n], jnp.stack(theta[n : n + n_lin]) if n_lin else jnp.zeros((0,), x.dtype)
+
+    def seen(theta: tuple[Array, ...], coords: Any) -> Any:
+        """Return the coordinates as far as they hold what was subtracted."""
+        if block.subtracted is None or block.subtracted.shifted is None:
+            return coords
+        return block.subtracted.shifted(
+            coords, sum(value * row for value, row in zip(theta[n + n_lin :], block.subtracted.basis))
+        )
 
     def at_solution(function: Callable[..., Any], *held: Any) -> Callable[..., Any]:
         """Return `function(model, params, linear, coords, *held)` of one fit as one of `theta` of all of them."""
 
         def row(space: Any, given: tuple[tuple[Array, ...], Any], coords: Any) -> Any:
             xs, linear = split(given[0])
-            return function(model, space.unpack(xs), linear, coords, *given[1])
+            return function(model, space.unpack(xs), linear, seen(given[0], coords), *given[1])
 
         mapped: Any = batched(row, block)
         return lambda theta: mapped(((*theta[:n], *(value / unit[:, 0] for value in theta[n:])), held))
@@ -173,14 +190,21 @@ def report(
         overlap = jnp.einsum("bqp,bip->bqi", whitened, jnp.stack(everything, axis=1))
         gained = jnp.einsum("bqp,bp->bq", whitened, at.residual)
         own = jnp.stack([quantity_error[name] for name in named], axis=1) / size
-        if block.correlation is None:
+        if block.correlation is None and steps is None:
             known = jnp.sum(overlap * jnp.einsum("bqi,bij->bqj", overlap, covariance), axis=2)
             variance = own**2 + jnp.maximum(jnp.sum(whitened**2, axis=2) - known, 0.0)
         else:  # the noise that moves the estimate moves the residuals too: all as one weighted sum of it
             slope = jnp.stack([jnp.stack([each[2][name] for name in named], axis=1) for each in slopes], axis=2)
-            moved = jnp.einsum("bqi,bij->bqj", slope / size[:, :, None] - overlap, naive)
-            whole = whitened + jnp.einsum("bqj,bjp->bqp", moved, jnp.stack(everything, axis=1))
-            variance = jnp.where(jnp.isnan(own), jnp.nan, quadratic(whole, block.correlation))
+            left = slope / size[:, :, None] - overlap
+            moved = jnp.einsum("bqi,bij->bqj", left[:, :, : naive.shape[1]], naive)
+            whole = whitened + jnp.einsum("bqj,bjp->bqp", moved, jnp.stack(everything[: naive.shape[1]], axis=1))
+            if steps is None:
+                variance = quadratic(whole, block.correlation)
+            else:
+                passed = jnp.einsum("bqi,bik->bqk", left, steps.passed)
+                variance = quadratic(whole + jnp.einsum("bqk,bkp->bqp", passed, steps.response), block.correlation)
+                variance = variance + jnp.einsum("bqk,bkl,bql->bq", passed, steps.extra, passed)
+            variance = jnp.where(jnp.isnan(own), jnp.nan, variance)
         for q, name in enumerate(named):
             quantities[name] = quantities[name] + gained[:, q] * size[:, q]
             quantity_error[name] = jnp.sqrt(variance[:, q]) * size[:, q]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ifujax.lines.continuum import RejectionFit, solve_polynomials
+from ifujax.lines.continuum import RejectionFit, share_of, solve_polynomials
 from ifujax.lines.starts.search import StartFinder
 from ifujax.models.continuum import legendre_basis
 from ifujax.models.doppler import velocity_of
@@ -102,4 +102,6 @@ def fit_beside(
     certain &= np.where(lines[rows] & good[rows], variance, 0.0).max(axis=1) <= _LEAST_CERTAIN
     sound = np.asarray(certain & np.isfinite(now).all(axis=1))
     coefficients[rows[sound]] = now[sound]
-    return RejectionFit(coefficients, coefficients @ basis, first.kept)
+    last, share = first.used.copy(), first.share.copy()
+    last[rows[sound]], share[rows[sound]] = used[sound], share_of(used, free)[sound]
+    return RejectionFit(coefficients, coefficients @ basis, first.kept, last, share)

@@ -20,6 +20,7 @@ from ifujax.inference.parabola import errors_hold
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.residuals import N_ABSORBED, N_SUMS
 from ifujax.inference.results import FitResult
+from ifujax.inference.subtracted import Subtracted
 from ifujax.inference.uncertainty import Derived
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.measure import check_windows, line_quantities
@@ -32,7 +33,7 @@ from ifujax.lines.starts.packing import Named, named_starts, narrowed, pack_name
 from ifujax.lines.starts.search import StartFinder, Starts
 from ifujax.lines.starts.unseen import held, unseen_at_start
 from ifujax.lines.trust import fragile, line_warnings
-from ifujax.models.emission import COORDS_AXES
+from ifujax.models.emission import COORDS_AXES, SpectralCoords
 from ifujax.progress import Progress
 
 _LARGE_BATCH = 64
@@ -311,7 +312,11 @@ class ChunkFitter:
 
     def observations(self, ready: Prepared) -> Observations:
         coords = replace(self.coords, background=ready.background)
-        return Observations(ready.values, ready.ivar, coords, COORDS_AXES, self.correlation)
+        subtracted = None
+        if ready.moved_weight.size:
+            moved = ready.moved_weight, ready.moved_inverse, ready.moved_extra
+            subtracted = Subtracted(self.preparation.basis, *moved, shifted=_with_more_background)
+        return Observations(ready.values, ready.ivar, coords, COORDS_AXES, self.correlation, subtracted)
 
     def _ways(self, found: Starts, ready: Prepared, guess: Guess | None) -> list[Named]:
         """Return every start, by name."""
@@ -398,18 +403,18 @@ class ChunkFitter:
         draws = np.full((len(rows), self.config.fit.monte_carlo, *chunk.values.shape[1:]), np.nan)
         way = dict(zip(self.setup.model.parameter_names, np.where(sound[:, None], chunk.solution, np.nan).T))
         start = pack_named(self.setup, space, way, len(rows))
-        for k, noisy in enumerate(made(fit, ready, rows, self.config.fit.monte_carlo)):
+        for k, noisy in enumerate(made(fit, ready, rows, self.config.fit.monte_carlo, obs.subtracted)):
             again = fit_batch(
                 self.setup.model,
                 space,
-                replace(obs, values=noisy),
+                replace(obs, values=noisy.values, coords=replace(self.coords, background=noisy.background)),
                 start,
                 options=replace(self.options, warm_up=False),
                 derived=self.derived,
                 precision=self.precision,
                 devices=self.devices,
             )
-            drawn = self._concluded(self._collect(again, ready, chunk.unseen), self._redrawn(ready, noisy), space)
+            drawn = self._concluded(self._collect(again, ready, chunk.unseen), self._redrawn(ready, noisy.values), space)
             draws[:, k] = np.where(sound[:, None, None], drawn.values, np.nan)
         count = np.isfinite(draws).sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -418,3 +423,7 @@ class ChunkFitter:
         # An error from less than half of the draws would be of the lucky ones only.
         errors = np.where(2 * count > draws.shape[1], spread, np.nan)
         return replace(chunk, errors=np.where(np.isnan(chunk.values), np.nan, errors), draws=draws)
+
+
+def _with_more_background(coords: SpectralCoords, shift: Any) -> SpectralCoords:
+    return replace(coords, background=coords.background + shift)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from ifujax.inference.batching import padded
 from ifujax.inference.correlation import coloured
 from ifujax.inference.precision import working_precision
 from ifujax.inference.results import FitResult
+from ifujax.inference.subtracted import Subtracted
 from ifujax.lines.preparation import Prepared
 from ifujax.models.emission import EmissionSpectrum, SpectralCoords
 
@@ -45,8 +47,10 @@ class Realisations:
         self.model, self.coords, self.seed, self.compat = model, coords, seed, compat
         self.correlation = correlation
 
-    def __call__(self, fit: FitResult, ready: Prepared, rows: np.ndarray, count: int) -> Iterator[np.ndarray]:
-        """Yield `count` arrays like ``ready.values`` (n, n_pix)."""
+    def __call__(
+        self, fit: FitResult, ready: Prepared, rows: np.ndarray, count: int, subtracted: Subtracted | None = None
+    ) -> Iterator[Prepared]:
+        """Yield `count` copies of `ready` with other values: what had been `subtracted` is another one then, too."""
         n_pix = ready.values.shape[1]
         sigma = np.where(ready.ivar > 0, 1.0 / np.sqrt(np.where(ready.ivar > 0, ready.ivar, 1.0)), 0.0)
         centre = ready.values
@@ -67,7 +71,11 @@ class Realisations:
             noise = np.stack([stream.standard_normal(n_pix + more) for stream in streams])
             if self.correlation is not None:
                 noise = coloured(noise, self.correlation)
-            yield centre + sigma * noise
+            if subtracted is None:
+                yield replace(ready, values=centre + sigma * noise)
+                continue
+            moved = subtracted.moved(noise, np.stack([stream.standard_normal(n_pix) for stream in streams]))
+            yield replace(ready, values=centre + sigma * noise - moved, background=ready.background + moved)
 
 
 @jax.jit

@@ -11,9 +11,10 @@ from ifujax.errors import UsageError
 from ifujax.inference.batching import pixel_bucket
 from ifujax.lines.beside_lines import LINE_REACH, fit_beside, line_distance
 from ifujax.lines.config import LineFitConfig
-from ifujax.lines.continuum import fit_rejection, rejection_weights
+from ifujax.lines.continuum import RejectionFit, fit_rejection, rejection_weights, response_of
 from ifujax.lines.setup import Setup
 from ifujax.lines.starts.search import StartFinder
+from ifujax.models.continuum import legendre_basis
 from ifujax.robust import MAD_TO_SIGMA, row_median
 
 _ROWS_AT_ONCE = 256
@@ -38,6 +39,8 @@ class Prepared:
     `values` are what the engine fits, `residual` the data less the rejection polynomial (where the start
     search looks), `background` what was taken off `values`; ``polynomial (n, K)`` its coefficients.
     `noise` is the estimated noise, NaN where a variance was given; `constant` spaxels hold one value only.
+    ``moved_weight (n, n_pix)``, ``moved_inverse (n, K, K)`` and ``moved_extra (n,)`` say how noise moves a polynomial that was
+    taken off, as in `ifujax.inference.subtracted.Subtracted`; they hold no pixels and no coefficients where none was.
     """
 
     values: np.ndarray
@@ -48,6 +51,9 @@ class Prepared:
     noise: np.ndarray
     constant: np.ndarray
     dropped_variance: np.ndarray
+    moved_weight: np.ndarray
+    moved_inverse: np.ndarray
+    moved_extra: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,10 @@ class Preparation:
         self.degree = None if config.continuum.mode == "none" else config.model.continuum_degree
         options = config.continuum
         regions = LineRegions.of(setup) if regions is None else regions
+        degree = -1 if self.degree is None else self.degree
+        self.basis = np.zeros((degree + 1, self.n_pix))
+        if self.degree is not None:
+            self.basis[:, : len(self.rest)] = legendre_basis(self.rest, *self.window, degree)
         self.weights = rejection_weights(self.rest, regions.rest_wavelengths, regions.sigma, options.line_weight, options.weights)
         self.line_free = ~_inside_any(self.rest, regions.reach)
         self.outside = None if regions.windows is None else ~_inside_any(self.rest, regions.windows)
@@ -123,7 +133,8 @@ class Preparation:
             values = np.where(good, values - background, 0.0)
         lowest = np.where(good, values, np.inf).min(axis=1)
         constant = lowest == np.where(good, values, -np.inf).max(axis=1)
-        polynomial, residual, clipped, distance = self._rejection(values, good, spaxels.variance)
+        fit, residual, distance = self._rejection(values, good, spaxels.variance)
+        clipped = np.zeros_like(good) if fit is None else good & ~fit.kept
         if self.config.continuum.mode == "rejection":
             background = (background if background.size else 0.0) + (values - residual)
             values = residual
@@ -137,17 +148,23 @@ class Preparation:
         pad = [(0, 0), (0, self.n_pix - len(self.rest))]
         values, residual, ivar = (np.pad(array, pad) for array in (values, residual, ivar))
         background = np.pad(background, pad) if background.size else background
-        return Prepared(values, residual, ivar, background, polynomial, noise, constant, spaxels.dropped_variance)
+        polynomial = np.zeros((len(rows), 0)) if fit is None else fit.coefficients
+        moved = np.zeros((len(rows), 0)), np.zeros((len(rows), 0, 0)), np.zeros(len(rows))
+        if fit is not None and self.config.continuum.mode == "rejection":
+            sigma = np.nan_to_num(noise)[:, None] if spaxels.variance is None else np.sqrt(spaxels.variance)
+            weight, *moved_by = response_of(fit, self.basis[:, : len(self.rest)], good, self.weights, sigma)
+            moved = np.pad(weight, pad), *moved_by
+        return Prepared(values, residual, ivar, background, polynomial, noise, constant, spaxels.dropped_variance, *moved)
 
     def _rejection(
         self, values: np.ndarray, good: np.ndarray, variance: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return the rejection polynomial's coefficients, the data less it, and the pixels that it clipped.
+    ) -> tuple[RejectionFit | None, np.ndarray, np.ndarray | None]:
+        """Return the rejection polynomial, and the data less it.
 
         And, where the continuum is frozen, how far each pixel is from the nearest line.
         """
         if self.degree is None:
-            return np.zeros((len(values), 0)), values, np.zeros_like(good), None
+            return None, values, None
         options = self.config.continuum
         fit = fit_rejection(
             self.rest,
@@ -171,7 +188,7 @@ class Preparation:
         level, failed = fit.continuum, np.isnan(fit.coefficients[:, 0])
         if failed.any():
             level[failed] = row_median(values[failed], good[failed])[:, None]
-        return fit.coefficients, np.where(good, values - level, 0.0), good & ~fit.kept, distance
+        return fit, np.where(good, values - level, 0.0), distance
 
     def _wings(self, pulls: np.ndarray, clipped: np.ndarray, free: np.ndarray) -> np.ndarray:
         """Clipped pixels that continue a line broader than its guess, or beside it: these are neither outliers nor noise.

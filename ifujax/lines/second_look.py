@@ -214,4 +214,5 @@ class SecondLook:
 
 
 def _rows_of(ready: Prepared, mine: np.ndarray) -> Prepared:
-    return replace(ready, **{name: getattr(ready, name)[mine] for name in ("values", "residual", "ivar", "background")})
+    used = ("values", "residual", "ivar", "background", "moved_weight", "moved_inverse", "moved_extra")
+    return replace(ready, **{name: getattr(ready, name)[mine] for name in used})

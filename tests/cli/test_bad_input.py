@@ -69,7 +69,8 @@ def folder(tmp_path, monkeypatch, good):
 
 
 def fit(capsys, *options, cube="cube.fits", config="ha.cfg"):
-    code = main(["fit-cube", str(cube), "-c", str(config), "--no-cache", "-q", *options])
+    # Blocks as small as those of other tests of the command: programs are shared.
+    code = main(["fit-cube", str(cube), "-c", str(config), "--no-cache", "-q", "--chunk-size", "8", *options])
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
     return code, err
@@ -227,8 +228,8 @@ def test_full_disk(capsys, folder, monkeypatch, options):
     # What was fitted is not lost: with room on the disk the same command only has to write.
     monkeypatch.undo()
     monkeypatch.chdir(folder)
-    assert main(["fit-cube", "cube.fits", "-c", "ha.cfg", *options]) == 0
-    assert "going on from 1 finished chunk of" in capsys.readouterr().out
+    assert main(["fit-cube", "cube.fits", "-c", "ha.cfg", "--chunk-size", "8", *options]) == 0
+    assert "going on from 2 finished chunks of" in capsys.readouterr().out
     assert not list(folder.glob(".*"))
 
 

@@ -38,10 +38,10 @@ def folder(tmp_path, monkeypatch):
     """Work in a folder with a small cube of one Gaussian line, beside another one that holds somebody's files."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    wavelength = 6520.0 + 1.25 * np.arange(70)
+    wavelength = 6500.0 + 1.25 * np.arange(112)  # as many pixels as in other tests of the command: programs are shared
     offset = (wavelength / 6562.8 - 1) * 299792.458
     line = 10.0 + PEAK * np.exp(-0.5 * (offset / SIGMA) ** 2)
-    noise = np.random.default_rng(11).standard_normal((70, 2, 3))
+    noise = np.random.default_rng(11).standard_normal((len(wavelength), 2, 3))
     cube = (line[:, None, None] + noise).astype(np.float32)
     cards = {"CTYPE3": "AWAV", "CUNIT3": "Angstrom", "CRPIX3": 1.0, "CRVAL3": wavelength[0], "CD3_3": 1.25}
     data = fits.ImageHDU(cube, fits.Header(cards), name="DATA")

@@ -11,7 +11,7 @@ import pytest
 from ifujax.inference.correlation import coloured, pooled, positive, whitening
 from ifujax.inference.goodness import CHANCE, chi2_far_from_1, structure
 from ifujax.inference.precision import working_precision
-from ifujax.inference.residuals import N_ABSORBED, SCANNED, ResidualSums, absorption, residual_sums
+from ifujax.inference.residuals import N_ABSORBED, N_SUMS, SCANNED, ResidualSums, absorption, absorption_of_two, residual_sums
 
 _SUMS = jax.jit(residual_sums)
 
@@ -169,3 +169,27 @@ def test_correlation_is_kept_positive() -> None:
     impossible = positive(np.array([1.0, 0.7]))
     assert 0.45 < impossible[1] < 0.5
     np.testing.assert_allclose(positive(np.array([1.0, 0.3, 0.1])), [1.0, 0.3, 0.1])
+
+
+def test_absorption_of_two_fits_against_matrices() -> None:
+    """What two fits leave of noise, as matrices: sums along diagonals, for noise that is correlated at each lag alone."""
+    rng = np.random.default_rng(5)
+    n = 72
+    slopes, spread, more = rng.standard_normal((3, 4, n)) * 0.2
+    found = ResidualSums(np.zeros((1, N_SUMS)), absorption_of_two(slopes, spread, more, np.ones(n, bool)))
+    left, other = np.eye(n) - slopes.T @ spread, slopes.T @ more
+
+    def lag(k: int) -> np.ndarray:
+        return 0.5 * (np.eye(n, k=k) + np.eye(n, k=-k))
+
+    def taken(noise: np.ndarray) -> np.ndarray:
+        return noise - left @ noise @ left.T - other @ noise @ other.T
+
+    lags = [lag(k) for k in range(found.absorbed.size)]
+    np.testing.assert_allclose(found.absorbed, [np.sum(taken(np.eye(n)) * each) for each in lags])
+    hidden = np.array([[np.sum(taken(noise) * each) for each in lags] for noise in lags])
+    np.testing.assert_allclose(found.hidden, 0.5 * (hidden + hidden.T), atol=1e-12)
+    pairs = np.eye(n)[:-1] + np.eye(n)[1:]  # stretches of two pixels; those over the ends hold one
+    edge = taken(np.eye(n))
+    inner = np.einsum("ip,pq,iq->", pairs, edge, pairs)
+    assert found.taken[0] == pytest.approx(inner + edge[0, 0] + edge[-1, -1])

@@ -12,7 +12,7 @@ from ifujax.lines.dialect import parse_config
 from ifujax.lines.dialect.of_2018 import velocity_at
 from ifujax.lines.setup import prepare
 from ifujax.models.doppler import C_KMS
-from tests.lines.dialect_texts import FIT, N2, config, ha, line, refusal
+from tests.lines.dialect.dialect_texts import FIT, N2, config, ha, line, refusal
 
 BOTH_2018 = "[ha]\nwavelength: 6562.8, +- 10\nsigma: 2, 1:5\nflux: peak, 0:\n"
 

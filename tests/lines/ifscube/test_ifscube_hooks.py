@@ -16,7 +16,7 @@ from ifujax.lines.dialect import parse_config
 from ifujax.lines.ifscube.adapt import adapted_config, adapted_cube, difference_step
 from ifujax.lines.ifscube.fitter import CompatFitter
 from ifujax.lines.ifscube.preparation import CompatPrepared, start_amplitudes
-from tests.lines.ifscube_runs import CUBES, FOLDER, RUNS, load
+from tests.lines.ifscube.ifscube_runs import CUBES, FOLDER, RUNS, load
 from tests.reference import reference_data
 
 TEXT = """

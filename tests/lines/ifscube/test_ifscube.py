@@ -15,7 +15,7 @@ from ifujax.lines.ifscube import (
     measure,
     pseudo_continuum,
 )
-from tests.lines.ifscube_runs import CUBES, RUNS, load
+from tests.lines.ifscube.ifscube_runs import CUBES, RUNS, load
 
 SINGLE = 3e-7
 """Several roundings of the 32-bit numbers in which IFSCube keeps the continuum of such a cube."""

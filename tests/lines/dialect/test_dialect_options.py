@@ -8,7 +8,7 @@ from ifujax.errors import IfujaxWarning
 from ifujax.inference.declarations import Bounded, Fixed, Tied
 from ifujax.lines.config import FitOptions, Kinematics, VelocityWidthOptions
 from ifujax.lines.dialect import parse_config
-from tests.lines.dialect_texts import FIT, HA, N2, config, ha, line, refusal
+from tests.lines.dialect.dialect_texts import FIT, HA, N2, config, ha, line, refusal
 
 HERMITE = {"h3": "0.01, -0.19:0.21", "h_4": "0, -0.1:0.2"}
 

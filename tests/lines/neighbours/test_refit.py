@@ -19,7 +19,7 @@ from ifujax.inference import status as bits
 from ifujax.io.checkpoint import ChunkStore
 from ifujax.lines.config import FitOptions
 from ifujax.lines.neighbours.passes import asks_neighbours
-from tests.lines.fields import Field, field_with_gaps, model_of_one
+from tests.lines.neighbours.fields import Field, field_with_gaps, model_of_one
 
 SIZE = 32
 BOUNDS = (1.0, 60.0, 40.0)

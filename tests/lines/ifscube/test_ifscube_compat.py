@@ -15,7 +15,7 @@ from ifujax.inference.declarations import Bounded
 from ifujax.inference.status import AT_BOUND
 from ifujax.io.demo import minicube_path
 from ifujax.lines.config import LineFitConfig
-from tests.lines.ifscube_runs import FOLDER, load
+from tests.lines.ifscube.ifscube_runs import FOLDER, load
 from tests.reference import reference_data
 
 PAIRS = {

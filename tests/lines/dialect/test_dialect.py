@@ -13,7 +13,7 @@ from ifujax.lines.config import LSF
 from ifujax.lines.dialect import parse_config, read_config
 from ifujax.lines.dialect.assembly import MULTI_STARTS
 from ifujax.lines.dialect.options import FEATURE_OPTIONS, OPTIONS
-from tests.lines.dialect_texts import FIT, HA, N2, config, ha, line, refusal
+from tests.lines.dialect.dialect_texts import FIT, HA, N2, config, ha, line, refusal
 from tests.reference import reference_data
 
 # --- what is understood -------------------------------------------------------------------------
@@ -501,7 +501,7 @@ def test_messages_name_the_file(tmp_path):
 
 
 def test_the_documentation_names_every_option():
-    page = (Path(__file__).parents[2] / "docs" / "configuration.rst").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "configuration.rst").read_text()
     for table in (*OPTIONS.values(), FEATURE_OPTIONS):
         for name, option in table.items():
             for spelling in (name, *option.spellings):

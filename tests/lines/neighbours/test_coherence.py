@@ -15,7 +15,7 @@ from ifujax.inference import status as bits
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.neighbours.labels import alike_components
 from ifujax.lines.setup import prepare
-from tests.lines.fields import HA, N2, Field, field_of_two_discs, field_with_aliases, model_of_one, model_of_two
+from tests.lines.neighbours.fields import HA, N2, Field, field_of_two_discs, field_with_aliases, model_of_one, model_of_two
 
 SIZE = 20
 

@@ -14,7 +14,7 @@ from ifujax.simulate import SimulatedSpectra, three_line_problem, two_component_
 from tests.lines.problems import as_cube, as_model
 
 # Under the name that the benchmarks import it by: numba's cache remembers it.
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
 from multistart import best_of_starts
 
 WORSE = 0.1

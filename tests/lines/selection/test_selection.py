@@ -22,7 +22,7 @@ from ifujax.lines.selection.criteria import THRESHOLDS
 from ifujax.lines.selection.nested import embeddings
 from ifujax.lines.selection.product import candidate_path
 from ifujax.simulate import HALPHA_LINES, SimulatedCube, SimulatedLine, outflow
-from tests.lines.components import ONE_LINE, candidates, expected_gain, second_snr
+from tests.lines.selection.components import ONE_LINE, candidates, expected_gain, second_snr
 
 EMPTY, STRUCK = (0, 0), (3, 7)
 """(y, x) of a spaxel without data, and of one that a cosmic ray hit."""

@@ -27,7 +27,7 @@ from ifujax.lines.config import (
 )
 from ifujax.lines.dialect import parse_config
 from ifujax.lines.dialect.of_2018 import wavelength_at, width_of
-from tests.lines.dialect_texts import FIT, N2, ha
+from tests.lines.dialect.dialect_texts import FIT, N2, ha
 from tests.reference import ROOT
 
 FIXED_PROFILE = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))

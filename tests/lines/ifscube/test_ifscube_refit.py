@@ -10,7 +10,7 @@ from ifujax.errors import UsageError
 from ifujax.lines.ifscube import flux_scale, forward_difference_point, line_profiles, sequential_refit
 from ifujax.lines.ifscube.refit import INVALID_BOUNDS, BoundsChange, earlier_neighbours, is_near
 from ifujax.lines.ifscube.stopping import Moves
-from tests.lines.ifscube_runs import load
+from tests.lines.ifscube.ifscube_runs import load
 
 GUESS, LOWER, UPPER = np.array([1.0, 0.0]), np.array([0.0, -200.0]), np.array([np.inf, 200.0])
 CHANGE = BoundsChange.of_slots((0.5, 30.0), np.array([0, 1]))

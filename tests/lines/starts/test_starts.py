@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import ifujax
-from tests.lines.blends import BLENDS
 from tests.lines.line_problem import LineProblem, Structure
 from tests.lines.random_models import draw_problem, draw_structures, with_spectra
+from tests.lines.starts.blends import BLENDS
 
 NEAR = 0.1
 """chi2 within which two ends count as one."""

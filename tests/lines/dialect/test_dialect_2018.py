@@ -16,7 +16,7 @@ from ifujax.lines.dialect import parse_config
 from ifujax.lines.dialect.of_2018 import dispersion_of, velocity_at, wavelength_at, width_of
 from ifujax.lines.setup import prepare
 from ifujax.models.doppler import C_KMS, velocity_of
-from tests.lines.dialect_texts import FIT, HA, config, line, refusal
+from tests.lines.dialect.dialect_texts import FIT, HA, config, line, refusal
 
 OLD_N2 = "[n2]\nwavelength: 6548.04, +- 10\nsigma: 2, 1.4:8\nflux: peak, 0:\n"
 OLD_HA = "[ha]\nwavelength: 6562.8, +- 10\nsigma: 2, 1.4:8\nflux: peak, 0:\n"

@@ -24,7 +24,7 @@ from ifujax.lines.spectrum import fit_spectrum
 from ifujax.lines.velocity_width import VelocityWidth, WidthMaps
 from ifujax.models.doppler import velocity_of
 from ifujax.models.emission import FWHM_OF_SIGMA
-from tests.lines.ifscube_products import (
+from tests.lines.products.ifscube_products import (
     C,
     as_2018,
     from_npz,
