@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 _MEMORY = (
     "the fit must fit into memory; got too little of it. Use a smaller --chunk-size, a narrower fitting_window, or fewer images."
 )
-_RESUMED = ("fit-cube", "sample", "demo")
+_RESUMED = ("fit-cube", "sample", "demo", "extract")
 _GOES_ON = "the same command goes on where it was."
 _BEGINS_ANEW = "those that were are kept: leave out their inputs, or replace them with --overwrite."
 

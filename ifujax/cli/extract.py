@@ -17,7 +17,8 @@ def extract(
         typer.Argument(metavar="[CUBE]", help="FITS cube; without it the parameter file says which.", show_default=False),
     ] = None,
     catalog: Annotated[
-        Path | None, typer.Option("--catalog", "--cat", metavar="FILE", help="Sources: id, ra, dec [size ref]; text, CSV, FITS, ECSV.")
+        Path | None,
+        typer.Option("--catalog", "--cat", metavar="FILE", help="Sources: id, ra, dec [size ref]; text, CSV, FITS, ECSV."),
     ] = None,
     param: Annotated[
         Path | None,
@@ -30,14 +31,16 @@ def extract(
     size: Annotated[float | None, typer.Option("--size", metavar="ARCSEC", help="Side of the stamps.", show_default="5")] = None,
     aper: Annotated[str | None, typer.Option("--aper", metavar="R,R", help="Radii of apertures, arcsec.")] = None,
     ref: Annotated[
-        str | None, typer.Option("--ref", metavar="NAME", help="Reference: an image, a radius of --aper.", show_default="white light")
+        str | None,
+        typer.Option("--ref", metavar="NAME", help="Reference: an image, a radius of --aper.", show_default="white light"),
     ] = None,
     img: Annotated[list[Path] | None, typer.Option("--img", metavar="FILE", help="An extra image; may be given again.")] = None,
     seg: Annotated[
         list[Path] | None, typer.Option("--seg", metavar="FILE", help="A segmentation map of yours; may be given again.")
     ] = None,
     use_imgs: Annotated[
-        bool | None, typer.Option("--use-imgs/--no-use-imgs", help="Find objects in white light and images, too.", show_default="yes")
+        bool | None,
+        typer.Option("--use-imgs/--no-use-imgs", help="Find objects in white light and images, too.", show_default="yes"),
     ] = None,
     obj_mask: Annotated[
         Literal["union", "inter", "UNION", "INTER"] | None,
@@ -46,16 +49,22 @@ def extract(
     detection: Annotated[
         list[str] | None,
         typer.Option(
-            "--sex", metavar="[NAME=]FILE", help="Detection settings, a default.sex; of one image: HST=hst.sex.",
+            "--sex",
+            metavar="[NAME=]FILE",
+            help="Detection settings, a default.sex; of one image: HST=hst.sex.",
             show_default="default.sex, if there is one",
         ),
     ] = None,
-    sky_sub: Annotated[bool | None, typer.Option("--sky-sub/--no-sky-sub", help="Subtract a local sky.", show_default="yes")] = None,
+    sky_sub: Annotated[
+        bool | None, typer.Option("--sky-sub/--no-sky-sub", help="Subtract a local sky.", show_default="yes")
+    ] = None,
     xcor: Annotated[bool | None, typer.Option("--xcor/--no-xcor", help="Cross-correlation.", show_default="yes")] = None,
     cont_sub: Annotated[
         bool | None, typer.Option("--cont-sub/--no-cont-sub", help="Also without continua.", show_default="yes")
     ] = None,
-    cont_poly: Annotated[int | None, typer.Option("--cont-poly", metavar="N", help="Degree of continua.", show_default="5")] = None,
+    cont_poly: Annotated[
+        int | None, typer.Option("--cont-poly", metavar="N", help="Degree of continua.", show_default="5")
+    ] = None,
     max_distance: Annotated[
         float | None, typer.Option("--max-distance", metavar="ARCSEC", help="Farther objects are others.", show_default="0.8")
     ] = None,
@@ -63,11 +72,18 @@ def extract(
     scene: Annotated[bool, typer.Option("--scene/--no-scene", help="Also fit all sources together (SPE_SCENE).")] = True,
     psf: Annotated[
         str | None,
-        typer.Option("--psf", metavar="FWHM,BETA|FILE", help="PSF: numbers, or a table of fit-photometry.", show_default="fitted"),
+        typer.Option(
+            "--psf", metavar="FWHM,BETA|FILE", help="PSF: numbers, or a table of fit-photometry.", show_default="fitted"
+        ),
     ] = None,
-    offset: Annotated[
-        bool, typer.Option("--offset/--no-offset", help="Fit an offset of the catalogue for the scene.")
-    ] = True,
+    scene_imgs: Annotated[
+        bool | None,
+        typer.Option("--scene-imgs/--no-scene-imgs", help="Extended sources look as in the first --img.", show_default="yes"),
+    ] = None,
+    img_fwhm: Annotated[
+        float | None, typer.Option("--img-fwhm", metavar="ARCSEC", help="PSF of the first --img.", show_default="0.1, as HST")
+    ] = None,
+    offset: Annotated[bool, typer.Option("--offset/--no-offset", help="Fit an offset of the catalogue for the scene.")] = True,
     refraction: Annotated[bool, typer.Option("--refraction", help="Positions drift with wavelength.")] = False,
     elliptical: Annotated[bool, typer.Option("--elliptical", help="Fit the PSF's ellipticity.")] = False,
     sky_degree: Annotated[
@@ -77,23 +93,32 @@ def extract(
     data_ext: Annotated[
         str | None, typer.Option("--data-ext", metavar="DATA[,VAR[,DQ]]", help="Extensions of the cube.", show_default="found")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Folder of the products; made.", show_default="output")] = None,
-    pre_out: Annotated[str | None, typer.Option("--pre-out", metavar="TEXT", help="Of their names.", show_default="Source_")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="Folder of the products; made.", show_default="output")
+    ] = None,
+    pre_out: Annotated[
+        str | None, typer.Option("--pre-out", metavar="TEXT", help="Of their names.", show_default="Source_")
+    ] = None,
     name_prefix: Annotated[
         str | None, typer.Option("--name-prefix", metavar="TEXT", help="Of names of spectra and images.", show_default="MUSE_")
     ] = None,
-    plots: Annotated[bool | None, typer.Option("--plots/--no-plots", help="A page about each source.", show_default="yes")] = None,
+    plots: Annotated[
+        bool | None, typer.Option("--plots/--no-plots", help="A page about each source.", show_default="yes")
+    ] = None,
     plot_format: Annotated[Literal["png", "jpg", "pdf"], typer.Option("--plot-format", help="Of these pages.")] = "png",
     cmap: Annotated[str | None, typer.Option("--cmap", metavar="NAME", help="Colours of images.", show_default="viridis")] = None,
     out_sub: Annotated[bool | None, typer.Option("--out-sub/--no-out-sub", help="Keep cubes.", show_default="no")] = None,
     out_img: Annotated[bool | None, typer.Option("--out-img/--no-out-img", help="Keep images.", show_default="yes")] = None,
-    out_seg: Annotated[bool | None, typer.Option("--out-seg/--no-out-seg", help="Keep maps of objects.", show_default="yes")] = None,
+    out_seg: Annotated[
+        bool | None, typer.Option("--out-seg/--no-out-seg", help="Keep maps of objects.", show_default="yes")
+    ] = None,
     out_mask: Annotated[bool | None, typer.Option("--out-mask/--no-out-mask", help="Keep masks.", show_default="yes")] = None,
     out_xcor: Annotated[
         bool | None, typer.Option("--out-xcor/--no-out-xcor", help="Keep cross-correlation maps.", show_default="yes")
     ] = None,
     out_spec: Annotated[
-        bool | None, typer.Option("--out-spec/--no-out-spec", help="Keep all spectra, not the final ones only.", show_default="yes")
+        bool | None,
+        typer.Option("--out-spec/--no-out-spec", help="Keep all spectra, not the final ones only.", show_default="yes"),
     ] = None,
     orig_from: Annotated[str | None, typer.Option("--orig-from", metavar="TEXT", help="FROM of the headers.")] = None,
     orig_fromv: Annotated[str | None, typer.Option("--orig-fromv", metavar="TEXT", help="FROM_V.")] = None,
@@ -132,12 +157,14 @@ def extract(
     changes = {
         "size": size, "reference": ref, "use_images": use_imgs, "object_mask": obj_mask and obj_mask.lower(),
         "sky_subtraction": sky_sub, "cross_correlation": xcor, "continuum_subtraction": cont_sub, "continuum_degree": cont_poly,
-        "max_distance": max_distance, "plain_apertures": plain_aper or None, "scene": scene, "name_prefix": name_prefix,
+        "max_distance": max_distance, "plain_apertures": plain_aper or None, "scene": scene, "scene_images": scene_imgs,
+        "image_fwhm": img_fwhm, "name_prefix": name_prefix,
         "keep_cubes": out_sub, "keep_images": out_img, "keep_segmentations": out_seg, "keep_masks": out_mask,
         "keep_maps": out_xcor, "keep_spectra": out_spec,
     }  # fmt: skip
     scene_changes = {
-        "offset": offset, "refraction": refraction, "ellipticity": elliptical, "sky_degree": sky_degree, "nonnegative": nonnegative,
+        "offset": offset, "refraction": refraction, "ellipticity": elliptical, "sky_degree": sky_degree,
+        "nonnegative": nonnegative,
     }  # fmt: skip
     request = Request(
         cube=cube, catalog=catalog, param=param, only=only, mode=mode, apertures=aper, images=tuple(img or ()),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -121,8 +121,8 @@ def _extract(run: Run, plan: _Plan) -> tuple[str, int]:
 
     settings, config = plan.settings, plan.settings.config
     cube = _read(read_cube, plan)
-    images = {name: image for name, image in _named_images(settings.images)}
-    maps = {name: image for name, image in _named_images(settings.segmentations)}
+    images = dict(_named_images(settings.images))
+    maps = dict(_named_images(settings.segmentations))
     extractor = extractor_of(cube, config, images, maps, plan.detection)
     scene = None
     if config.scene:
@@ -145,11 +145,12 @@ def _extract(run: Run, plan: _Plan) -> tuple[str, int]:
         run.progress("extract", min(len(results), total), max(total, 1))
     table = summary_table(results)
     if scene is not None:
-        table.meta["psf"] = {
-            "fwhm_arcsec": round(scene.scene.psf.fwhm, 5), "beta": round(scene.scene.psf.beta, 4),
-            "slope_per_1000A": round(scene.scene.psf.slope, 5), "wavelength": round(scene.scene.psf.wavelength, 2),
-            "dx_arcsec": round(scene.scene.psf.dx, 4), "dy_arcsec": round(scene.scene.psf.dy, 4),
+        psf = scene.scene.psf
+        numbers = {
+            "fwhm_arcsec": psf.fwhm, "beta": psf.beta, "slope_per_1000A": psf.slope, "wavelength": psf.wavelength,
+            "dx_arcsec": psf.dx, "dy_arcsec": psf.dy,
         }  # fmt: skip
+        table.meta.update(psf={name: round(value, 5) for name, value in numbers.items()})  # type: ignore[union-attr]
     run.write("summary", lambda draft: table.write(draft, format="ascii.ecsv"))
     _write_log(settings.output, results)
     for result in [each for each in results if each.status]:
@@ -193,7 +194,13 @@ def _plan(request: Request) -> _Plan:
         catalog = _some(catalog, request.only)
     scene = SceneOptions(**request.scene, psf=None if request.psf is None else _psf(request.psf))  # type: ignore[arg-type]
     return _Plan(
-        settings, settings.cube, catalog, settings.catalog, _detection(request.detection, settings.cube), scene, request.plot_format
+        settings,
+        settings.cube,
+        catalog,
+        settings.catalog,
+        _detection(request.detection, settings.cube),
+        scene,
+        request.plot_format,
     )
 
 
@@ -291,9 +298,9 @@ def _named_images(paths: tuple[Path, ...]) -> list[tuple[str, Image]]:
     return list(zip(unique_names([base_name(path).upper() for path in paths]), [read_image(path) for path in paths], strict=True))
 
 
-def _read(read_cube, plan: _Plan) -> Cube:  # noqa: ANN001
+def _read(read_cube, plan: _Plan) -> Cube:
     """Read the cube, its planes as the settings name them."""
-    named = dict(zip(("scidata", "variance", "flags"), plan.settings.extensions))
+    named: dict[str, Any] = dict(zip(("scidata", "variance", "flags"), plan.settings.extensions))
     if str(named.get("variance", "")).upper() == "IVAR":
         named["ivar"] = named.pop("variance")
     elif str(named.get("variance", "")).upper() in ("ERR", "ERROR", "SIGMA"):

@@ -62,9 +62,9 @@ class Catalog:
 def read_catalog(path: str | Path) -> Catalog:
     """Read a catalogue of sources: identifier, right ascension and declination, and perhaps size and reference.
 
-    Columns are known by their names (``id``, ``ra``, ``dec``, ``size``, ``ref``, in any case, and those of SExtractor and VizieR) or, in
-    a text without names, by their order, as AutoSpec's. Angles are degrees; sexagesimal ones (``04:13:25.4``, ``+10 27 55``) and
-    right ascensions in hours, where the unit of the column says so, are understood.
+    Columns are known by their names (``id``, ``ra``, ``dec``, ``size``, ``ref``, in any case, and those of SExtractor and VizieR)
+    or, in a text without names, by their order, as AutoSpec's. Angles are degrees; sexagesimal ones (``04:13:25.4``,
+    ``+10 27 55``) and right ascensions in hours, where the unit of the column says so, are understood.
 
     Parameters
     ----------
@@ -110,12 +110,13 @@ def _is_table(path: Path) -> bool:
 
 def _rows_of_table(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     from astropy import units
+    from astropy.io.registry import IORegistryError
     from astropy.table import Table
 
     try:
         name = path.name.lower()
         table = Table.read(path, format="ascii.ecsv" if not re.search(r"\.(fits|fit|fts|vot|xml)\b", name) else None)
-    except Exception as error:  # astropy's readers raise many kinds
+    except (OSError, ValueError, KeyError, TypeError, IORegistryError) as error:
         raise DataError(f"{path} must be a table of sources; got {type(error).__name__}: {error}.") from None
     columns = _named(list(table.colnames))
     _require(columns, path, table.colnames)
@@ -125,7 +126,7 @@ def _rows_of_table(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         turns = 1.0
         if key in {"ra", "dec"} and unit is not None:
             try:
-                turns = float(units.Unit(unit).to(units.deg))
+                turns = float(np.asarray(units.Unit(unit).to(units.deg)))
             except (ValueError, TypeError, units.UnitConversionError):
                 turns = 1.0
         for row, value in zip(rows, table[column], strict=True):
@@ -173,7 +174,9 @@ def _rows_of_text(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _is_header(words: list[str]) -> bool:
     """Whether a first row names columns: it has ra and dec, or words where those would be."""
-    return {"ra", "dec"} <= _named(words).keys() or (len(words) > 2 and all(word.replace("_", "").isalpha() for word in words[1:3]))
+    return {"ra", "dec"} <= _named(words).keys() or (
+        len(words) > 2 and all(word.replace("_", "").isalpha() for word in words[1:3])
+    )
 
 
 def _split(text: str, commas: bool) -> list[str]:
@@ -184,7 +187,14 @@ def _named(names: list[str]) -> dict[str, str]:
     """What the columns are, and the settings of `ExtractionConfig` among them."""
     lower = {name.strip().lower(): name for name in reversed(names)}
     found = {key: lower[each] for key, several in _NAMES.items() for each in reversed(several) if each in lower}
-    own = {each.name for each in fields(ExtractionConfig)} - {"size", "reference", "scene", "name_prefix"}
+    own = {each.name for each in fields(ExtractionConfig)} - {
+        "size",
+        "reference",
+        "scene",
+        "scene_images",
+        "image_fwhm",
+        "name_prefix",
+    }
     return found | {each: lower[each] for each in own if each in lower}
 
 
@@ -225,8 +235,8 @@ def _angle(value: Any, *, hours: bool) -> float:
     from astropy.coordinates import Angle
 
     try:
-        return _finite(float(Angle(text, unit=units.hourangle if hours else units.deg).degree))
-    except Exception:
+        return _finite(float(np.asarray(Angle(text, unit=units.hourangle if hours else units.deg).degree)))
+    except (ValueError, TypeError):
         kind = "right ascension" if hours else "declination"
         raise DataError(f"{kind} must be degrees or sexagesimal; got {text!r}.") from None
 

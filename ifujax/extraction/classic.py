@@ -171,7 +171,7 @@ def _cross_correlate(
     voxels: Voxels,
     chosen: np.ndarray,
     white: np.ndarray,
-    without_sky,  # noqa: ANN001
+    without_sky,
     suffix: str,
     config: ExtractionConfig,
 ) -> None:
@@ -202,4 +202,4 @@ def _cross_correlate(
 
 def _incomplete(cube: StampCube) -> np.ndarray:
     """Pixels of the field with a bad voxel, but not those without any good one, which count as 0."""
-    return cube.bad.any(axis=0) & ~cube.bad.all(axis=0)
+    return np.asarray(cube.bad.any(axis=0) & ~cube.bad.all(axis=0))

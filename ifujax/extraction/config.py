@@ -45,6 +45,10 @@ class ExtractionConfig:
         Aperture spectra of whole discs. AutoSpec cuts them by the object mask, as is done without this.
     scene : bool
         Also fit the scene model, and write its spectra.
+    scene_images : bool
+        Whether sources that the first extra image shows to be no points are seen in the scene as they are there.
+    image_fwhm : float
+        Of the PSF of that image, arcsec.
     name_prefix : str
         Of the names of spectra and images: ``MUSE_TOT``, ``MUSE_WHITE``.
     keep_cubes, keep_images, keep_segmentations, keep_masks, keep_maps, keep_spectra : bool
@@ -76,6 +80,8 @@ class ExtractionConfig:
     rescue_radius: float = 0.6
     plain_apertures: bool = False
     scene: bool = True
+    scene_images: bool = True
+    image_fwhm: float = 0.1
     name_prefix: str = "MUSE_"
     keep_cubes: bool = False
     keep_images: bool = True
@@ -93,6 +99,7 @@ class ExtractionConfig:
         names = [aperture_name(radius) for radius in self.apertures]
         if len(set(names)) < len(names):
             raise UsageError(f"apertures must differ; got {', '.join(names)} arcsec. Leave one out.")
+        _check_positive("image_fwhm", self.image_fwhm, "arcsec")
         _check_positive("max_distance", self.max_distance, "arcsec")
         _check_positive("rescue_radius", self.rescue_radius, "arcsec")
         if self.object_mask not in OBJECT_MASKS:

@@ -103,9 +103,7 @@ def disc_mask(shape: tuple[int, int], position: tuple[float, float], radius: tup
     boxes = []
     for place, reach in zip(position, radius, strict=True):
         number = max(int(np.floor(2.0 * reach + 0.5)), 1)
-        first = (
-            int(np.floor(place + 0.5)) - (number - 1) // 2 if number % 2 else int(np.floor(place)) - number // 2 + 1
-        )
+        first = int(np.floor(place + 0.5)) - (number - 1) // 2 if number % 2 else int(np.floor(place)) - number // 2 + 1
         boxes.append((first, number))
     (y0, n_y), (x0, n_x) = boxes
     y, x = np.indices(shape)
@@ -123,9 +121,7 @@ def reference_disc(shape: tuple[int, int], radius: tuple[float, float], valid: n
     for length, reach in zip(shape, radius, strict=True):
         number = max(int(np.floor(2.0 * reach + 0.5)), 1)
         middle = length / 2
-        first = (
-            int(np.floor(middle + 0.5)) - (number - 1) // 2 if number % 2 else int(np.floor(middle)) - number // 2 + 1
-        )
+        first = int(np.floor(middle + 0.5)) - (number - 1) // 2 if number % 2 else int(np.floor(middle)) - number // 2 + 1
         centres.append(first + (number - 1) / 2)
     y, x = np.indices(shape)
     return valid & (((y - centres[0]) / radius[0]) ** 2 + ((x - centres[1]) / radius[1]) ** 2 <= 1.0)

@@ -136,13 +136,10 @@ def _assignments(path: Path) -> tuple[dict[str, object], list[str]]:
         where = f"line {statement.lineno} of {path}"
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue  # a text on its own is a comment
-        if (
-            not isinstance(statement, ast.Assign)
-            or len(statement.targets) != 1
-            or not isinstance(statement.targets[0], ast.Name)
-        ):
+        if not isinstance(statement, ast.Assign) or len(statement.targets) != 1 or not isinstance(statement.targets[0], ast.Name):
             raise DataError(
-                f"{where} must assign one value to one name; got {ast.unparse(statement)[:60]!r}. Parameter files are read, not run."
+                f"{where} must assign one value to one name; got {ast.unparse(statement)[:60]!r}. "
+                "Parameter files are read, not run."
             )
         try:
             value = ast.literal_eval(statement.value)
@@ -172,7 +169,7 @@ def radii_of(value: object, name: str) -> tuple[float, ...]:
 
 def _text(values: dict[str, object], name: str, path: Path) -> str:
     value = values.get(name, "")
-    if isinstance(value, (tuple, list, dict, set)) or isinstance(value, bool):
+    if isinstance(value, (tuple, list, dict, set, bool)):
         raise UsageError(f"{name} of {path.name} must be a text; got {value!r}.")
     return "" if value is None else str(value).strip()
 
@@ -192,7 +189,12 @@ def _files(value: object, name: str, path: Path) -> tuple[Path, ...]:
 def extensions_of(value: object, name: str) -> tuple[Extension, ...]:
     """Return extensions of data, variance and flags: names, or numbers; messages call them `name`."""
     items = value if isinstance(value, (tuple, list)) else (value,)
-    found = [int(item) if isinstance(item, str) and item.strip().isdigit() else item for item in items if item != ""]
-    if len(found) > 3 or not all(isinstance(item, (str, int)) and not isinstance(item, bool) for item in found):
+    found: list[Extension] = []
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, (str, int)):
+            raise UsageError(f"{name} must hold names or numbers of extensions; got {value!r}.")
+        if item != "":
+            found.append(int(item) if isinstance(item, str) and item.strip().isdigit() else item)
+    if len(found) > 3:
         raise UsageError(f"{name} must name the data, or data and variance, or these and flags; got {value!r}.")
     return tuple(found)

@@ -67,7 +67,9 @@ def source_hdus(result: SourceResult, origin: Mapping[str, str], cube_name: str,
         cards = _cube_cards(result.celestial, spectral)
         bad = result.cube.bad
         variance = None if result.cube.variance is None else np.where(bad, 0.0, result.cube.variance)
-        hdus += _pair("CUB", config.name_prefix.rstrip("_"), np.where(bad, np.nan, result.cube.values), variance, cards, result.unit)
+        hdus += _pair(
+            "CUB", config.name_prefix.rstrip("_"), np.where(bad, np.nan, result.cube.values), variance, cards, result.unit
+        )
         for name, values in ({} if classic is None else classic.cubes).items():
             hdus += _pair("CUB", name, values, variance, cards, result.unit)
     if tabulated:
@@ -181,7 +183,7 @@ def _unit(text: str, power: int = 1) -> str:
     return (unit**power).to_string("fits") if _fits_spells(unit**power) else str(unit**power)
 
 
-def _fits_spells(unit) -> bool:  # noqa: ANN001
+def _fits_spells(unit) -> bool:
     try:
         unit.to_string("fits")
     except ValueError:

@@ -147,7 +147,7 @@ def summary_table(results: tuple[SourceResult, ...] | list[SourceResult]) -> Tab
     def number(name: str) -> list[float]:
         return [float(row.numbers.get(name, np.nan)) for row in rows]
 
-    def names(value: int, flags) -> str:  # noqa: ANN001
+    def names(value: int, flags) -> str:
         return ",".join(flag.name for flag in decode(value, flags))
 
     table = Table()
@@ -165,11 +165,25 @@ def summary_table(results: tuple[SourceResult, ...] | list[SourceResult]) -> Tab
         number("contamination"), description="light of neighbours over the source's own in its PSF-weighted spectrum"
     )
     table["error_inflation"] = Column(number("inflation"), description="error of the scene's flux over that of a lone source")
-    table["neighbour"] = Column([str(row.numbers.get("neighbour", "") or "") for row in rows], description="most correlated source")
+    table["neighbour"] = Column(
+        [str(row.numbers.get("neighbour", "") or "") for row in rows], description="most correlated source"
+    )
     table["correlation"] = Column(number("correlation"), description="of the errors of both")
-    table["core_chi2"] = Column(number("misfit"), description="chi2 per degree of freedom in the source's core")
+    table["core_chi2"] = Column(number("misfit"), description="chi2 per degree of freedom of what is left in the source's core")
+    table["core_residual"] = Column(number("residual"), description="its size relative to the source")
     table["pixels"] = Column([int(row.numbers.get("pixels", 0)) for row in rows], description="of the object mask")
     table["reference"] = [row.classic.reference if row.classic is not None else "" for row in rows]
     table["seconds"] = Column([round(row.seconds, 3) for row in rows], unit="s")
     table["reason"] = [row.reason for row in rows]
+    for name in (
+        "snr_scene",
+        "snr_reference",
+        "flux_scene",
+        "contamination",
+        "error_inflation",
+        "correlation",
+        "core_chi2",
+        "core_residual",
+    ):
+        table[name].info.format = ".4g"
     return table

@@ -22,14 +22,18 @@ from ifujax.extraction.images import labels_on_cube, on_cube
 from ifujax.extraction.masks import source_masks
 from ifujax.extraction.results import Extraction, SourceResult, snr_of
 from ifujax.extraction.scene.scene import Scene, SceneOptions, extract_scene, step_of
+from ifujax.extraction.scene.shapes import ImageShape, is_point, shape_of
 from ifujax.extraction.segmentation import segment
 from ifujax.extraction.sextractor_file import DetectionOptions
 from ifujax.extraction.stamps import Stamp
+from ifujax.images.regrid import images_aligned
 from ifujax.progress import Progress
 
+_SHOWN = 3.0
+"""Standard deviations above the sky at which an object in an image is a source's shape."""
 _BLENDED = 1.5
-_MISFIT = 1.3
-"""chi2 per degree of freedom in a source's core above which it is no point source, or not alone."""
+_MISFIT, _RESIDUAL = 4.0, 0.05
+"""chi2 per degree of freedom in a source's core, and share of its light left there, above which it is no point, or not alone."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class Extractor:
         On the pixels of the cube.
     detection : DetectionOptions or mapping of str to DetectionOptions
         For all images, or by the name of the image ("" for the others).
+    lowpassed : frozenset of str
+        Images that were brought to these pixels.
+    image_fwhm : float
+        Arcsec: the PSF of the first image.
     """
 
     cube: Cube
@@ -51,6 +59,8 @@ class Extractor:
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
     segmentations: Mapping[str, np.ndarray] = field(default_factory=dict)
     detection: DetectionOptions | Mapping[str, DetectionOptions] = DetectionOptions()
+    lowpassed: frozenset[str] = frozenset()
+    image_fwhm: float = 0.1
 
     @property
     def step(self) -> tuple[float, float]:
@@ -65,7 +75,9 @@ class Extractor:
             warnings.simplefilter("ignore")
             x, y = self.cube.celestial.wcs_world2pix([source.ra], [source.dec], 0)
         if not (np.isfinite(x[0]) and np.isfinite(y[0])):
-            raise DataError(f"the source must lie near the field; got RA {source.ra:.5f}, Dec {source.dec:.5f}, which is far away.")
+            raise DataError(
+                f"the source must lie near the field; got RA {source.ra:.5f}, Dec {source.dec:.5f}, which is far away."
+            )
         return float(x[0]), float(y[0])
 
     def classic(self, source: CatalogSource, config: ExtractionConfig) -> SourceResult:
@@ -112,6 +124,24 @@ class Extractor:
             seconds=time.perf_counter() - began,
             numbers={"snr_reference": snr_of(reference), "pixels": float(masks.chosen(config.object_mask).sum())},
         )  # fmt: skip
+
+    def shapes(self, x: np.ndarray, y: np.ndarray) -> dict[int, ImageShape]:
+        """Return the sources at some pixels that the first extra image shows to be no points."""
+        if not self.images:
+            return {}
+        name, image = next(iter(self.images.items()))
+        labels = segment(image, replace(self.options_of(name), threshold=max(self.options_of(name).threshold, _SHOWN)))
+        sky = np.isfinite(image) & (labels == 0)
+        level = float(np.median(image[sky])) if sky.any() else 0.0
+        pixel = min(self.step)
+        found = {}
+        for k in range(len(x)):
+            shape = shape_of(
+                image - level, labels, x[k], y[k], self.step, 2.0 * pixel, fwhm=self.image_fwhm, lowpassed=name in self.lowpassed
+            )
+            if shape is not None and not is_point(shape):
+                found[k] = shape
+        return found
 
     def options_of(self, name: str) -> DetectionOptions:
         """Return how objects are found in an image."""
@@ -165,12 +195,15 @@ def extractor_of(
     DataError
         For images that don't overlap the cube.
     """
+    images = images or {}
     return Extractor(
         cube,
         config,
-        {name: on_cube(image, cube) for name, image in (images or {}).items()},
+        {name: on_cube(image, cube) for name, image in images.items()},
         {name: labels_on_cube(labels, cube) for name, labels in (segmentations or {}).items()},
         detection,
+        frozenset(name for name, image in images.items() if not images_aligned(image, cube)),
+        config.image_fwhm,
     )
 
 
@@ -262,7 +295,8 @@ def fit_scene(
             y.append(at_y)
     if not x:
         return None
-    found = extract_scene(extractor.cube, x, y, options, step=extractor.step, progress=progress)
+    shapes = extractor.shapes(np.array(x), np.array(y)) if extractor.config.scene_images else {}
+    found = extract_scene(extractor.cube, x, y, options, step=extractor.step, shapes=shapes, progress=progress)
     warn = 0
     if found.psf_fit is not None:
         if found.psf_fit.assumed:
@@ -349,6 +383,7 @@ def _with_scene(result: SourceResult, fitted: FittedScene, names: Mapping[int, s
         "contamination": float(scene.contamination[k]),
         "inflation": float(scene.inflation[k]),
         "misfit": float(scene.misfit[k]),
+        "residual": float(scene.residual[k]),
     }
     if len(scene.x) > 1:
         others = np.abs(scene.correlation[k]).copy()
@@ -359,7 +394,7 @@ def _with_scene(result: SourceResult, fitted: FittedScene, names: Mapping[int, s
             numbers["correlation"] = float(scene.correlation[k, other])
     if numbers["inflation"] > _BLENDED:
         warn |= flags.BLENDED.value
-    if numbers["misfit"] > _MISFIT:
+    if numbers["misfit"] > _MISFIT and numbers["residual"] > _RESIDUAL:
         warn |= flags.SCENE_MISFIT.value
     spectra = {"SCENE": spectrum, "HORNE": scene.horne[k]}
     return replace(result, scene=spectra, warn=warn, numbers={**result.numbers, **numbers})

@@ -65,13 +65,13 @@ def _background(image: np.ndarray, valid: np.ndarray, mesh: int, filter_size: in
     if max(image.shape) <= mesh:
         level, rms = _mode(image[valid])
         return np.full(image.shape, level), np.full(image.shape, rms)
-    from photutils.background import Background2D, SExtractorBackground, StdBackgroundRMS
+    from photutils.background import Background2D, SExtractorBackground
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = Background2D(
             image, (min(mesh, image.shape[0]), min(mesh, image.shape[1])), filter_size=filter_size, mask=~valid,
-            exclude_percentile=90.0, bkg_estimator=SExtractorBackground(), bkgrms_estimator=StdBackgroundRMS(),
+            exclude_percentile=90.0, bkg_estimator=SExtractorBackground(),
         )  # fmt: skip
     # SExtractor takes one threshold, from the median of the standard deviations
     return np.asarray(found.background), np.full(image.shape, float(found.background_rms_median))

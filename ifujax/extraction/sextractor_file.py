@@ -51,8 +51,8 @@ _USED = {
     "DEBLEND_MINCONT": ("deblend_contrast", float), "BACK_SIZE": ("mesh", int), "BACK_FILTERSIZE": ("filter_size", int),
 }  # fmt: skip
 _DEFAULTS = {
-    "THRESH_TYPE": "RELATIVE", "CLEAN": "Y", "MASK_TYPE": "CORRECT", "WEIGHT_TYPE": "NONE", "BACK_TYPE": "AUTO", "DETECT_TYPE": "CCD",
-    "DETECT_MAXAREA": "0", "BACK_FILTTHRESH": "0.0",
+    "THRESH_TYPE": "RELATIVE", "CLEAN": "Y", "MASK_TYPE": "CORRECT", "WEIGHT_TYPE": "NONE", "BACK_TYPE": "AUTO",
+    "DETECT_TYPE": "CCD", "DETECT_MAXAREA": "0", "BACK_FILTTHRESH": "0.0",
 }  # fmt: skip
 """Settings without counterpart that would change a segmentation map, and their values that leave it as it is."""
 

@@ -141,8 +141,8 @@ def continuum_of_reference(spectrum: SourceSpectrum, wavelength: np.ndarray, deg
 def correlation_map(voxels: Voxels, reference: np.ndarray, basis: np.ndarray | None = None) -> np.ndarray:
     """Return the sum over wavelength of the reference times each pixel's spectrum, shape (pixel,).
 
-    With `basis` (orthonormal, wave by polynomial) each pixel's own polynomial is subtracted first, in which bad voxels count as 0.
-    The residual of a projection is symmetric: it is the reference that is projected, and no cube of residuals is made.
+    With `basis` (orthonormal, wave by polynomial) each pixel's own polynomial is subtracted first, in which bad voxels count as
+    0. The residual of a projection is symmetric: it is the reference that is projected, and no cube of residuals is made.
     """
     reference = np.where(np.isfinite(reference), reference, 0.0)
     if basis is None:

@@ -50,11 +50,11 @@ class Stamp:
         UsageError
             If `size` is less than half a pixel.
         """
-        pixels = tuple(int(math.floor(size / width + 0.5)) for width in step)
+        pixels = tuple(math.floor(size / width + 0.5) for width in step)
         if min(pixels) < 1:
             raise UsageError(f"size must be a pixel ({max(step):g} arcsec) at least; got {size:g} arcsec.")
         first = tuple(
-            int(math.floor(place + 0.5)) - (number - 1) // 2 if number % 2 else int(math.floor(place)) - number // 2 + 1
+            math.floor(place + 0.5) - (number - 1) // 2 if number % 2 else math.floor(place) - number // 2 + 1
             for place, number in zip(centre, pixels, strict=True)
         )
         return cls((first[0], first[1]), (pixels[0], pixels[1]), centre)

@@ -100,7 +100,9 @@ def source_page(
     for k, panel in enumerate(panels):
         axes = figure.add_subplot(grid[k // _PER_ROW, k % _PER_ROW])
         finite = panel.values[np.isfinite(panel.values)] if panel.values.dtype.kind == "f" else panel.values.ravel()
-        low, high = (np.percentile(finite, [2, 99.5]) if finite.size else (0, 1)) if not panel.discrete else (0, max(finite.max(), 1))
+        low, high = (
+            (np.percentile(finite, [2, 99.5]) if finite.size else (0, 1)) if not panel.discrete else (0, max(finite.max(), 1))
+        )
         axes.imshow(
             panel.values, origin="lower", cmap="Greys" if panel.discrete else colormap, vmin=low, vmax=max(high, low + 1e-30),
             interpolation="nearest",

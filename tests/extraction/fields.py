@@ -56,10 +56,12 @@ def field(
     if width is None:
         profiles = np.stack([point(away_x, away_y, each, beta) for each in widths])
     else:
-        profiles = np.stack([
-            np.stack([point(away_x[:, s], away_y[:, s], np.hypot(each, width[s]), beta) for s in range(len(x))], axis=1)
-            for each in widths
-        ])
+        profiles = np.stack(
+            [
+                np.stack([point(away_x[:, s], away_y[:, s], np.hypot(each, width[s]), beta) for s in range(len(x))], axis=1)
+                for each in widths
+            ]
+        )
     model = np.einsum("wps,sw->wp", profiles, spectra) + sky
     values = (model + rng.normal(0, noise, model.shape)).reshape(len(wavelength), *shape)
     cube = Cube(values, wavelength, np.full(values.shape, noise**2), "variance", unit="1e-20 erg/s/cm2/Angstrom")

@@ -84,7 +84,10 @@ def with_noise(cube: Cube) -> Cube:
     for planes in planes_of(cube):
         values = np.where(planes.ivar > 0, planes.values, np.nan)
         # Second differences: a gradient is no noise
-        bent = [values[:, 1:-1] - 0.5 * (values[:, :-2] + values[:, 2:]), values[:, :, 1:-1] - 0.5 * (values[:, :, :-2] + values[:, :, 2:])]
+        bent = [
+            values[:, 1:-1] - 0.5 * (values[:, :-2] + values[:, 2:]),
+            values[:, :, 1:-1] - 0.5 * (values[:, :, :-2] + values[:, :, 2:]),
+        ]
         every = np.concatenate([each.reshape(len(values), -1) for each in bent], axis=1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)

@@ -19,8 +19,8 @@ def horne_spectra(
 ) -> list[SourceSpectrum]:
     """Return the PSF-weighted spectrum of each source by itself (Horne 1986, PASP 98, 609).
 
-    ``sum(P d / v) / sum(P**2 / v)`` over pixels within 1.5 FWHM, P being the share of a point's flux in each: the total flux, with
-    whatever neighbours add.
+    ``sum(P d / v) / sum(P**2 / v)`` over pixels within 1.5 FWHM, P being the share of a point's flux in each: the total flux,
+    with whatever neighbours add.
 
     Parameters
     ----------
@@ -42,7 +42,9 @@ def horne_spectra(
     found = []
     for at_x, at_y in zip(x, y):
         rows = slice(max(int(np.floor(at_y - radius / step[0])), 0), max(min(int(np.ceil(at_y + radius / step[0])) + 1, n_y), 0))
-        columns = slice(max(int(np.floor(at_x - radius / step[1])), 0), max(min(int(np.ceil(at_x + radius / step[1])) + 1, n_x), 0))
+        columns = slice(
+            max(int(np.floor(at_x - radius / step[1])), 0), max(min(int(np.ceil(at_x + radius / step[1])) + 1, n_x), 0)
+        )
         if rows.start >= rows.stop or columns.start >= columns.stop:
             nothing = np.full(n_wave, np.nan)
             found.append(SourceSpectrum(nothing, None if cube.uncertainty is None else nothing))
@@ -68,9 +70,7 @@ def horne_spectra(
     return found
 
 
-def contaminations(
-    flux: np.ndarray, x: np.ndarray, y: np.ndarray, step: tuple[float, float], psf: FieldPSF
-) -> np.ndarray:
+def contaminations(flux: np.ndarray, x: np.ndarray, y: np.ndarray, step: tuple[float, float], psf: FieldPSF) -> np.ndarray:
     """Return the light of others in each source's PSF-weighted spectrum over its own, (source,), from the median fluxes."""
     with np.errstate(all="ignore"):
         typical = np.array([np.nanmedian(each) if np.isfinite(each).any() else np.nan for each in flux])
@@ -91,8 +91,6 @@ def contaminations(
         if not near.size:
             leaked[k] = 0.0
             continue
-        others = still.profiles(
-            gx[:, None] - (x[near] - x[k]) * step[1], gy[:, None] - (y[near] - y[k]) * step[0], wave, 1.0
-        )[0]
+        others = still.profiles(gx[:, None] - (x[near] - x[k]) * step[1], gy[:, None] - (y[near] - y[k]) * step[0], wave, 1.0)[0]
         leaked[k] = float((own @ others) @ typical[near] / (own @ own) / typical[k])
     return leaked

@@ -57,10 +57,7 @@ def coarse_offset(
     shifts_y, shifts_x = np.arange(-reach[0], reach[0] + 1), np.arange(-reach[1], reach[1] + 1)
     at_y = y[some, None, None] + shifts_y[None, :, None]
     at_x = x[some, None, None] + shifts_x[None, None, :]
-    stacked = ndimage.map_coordinates(
-        smooth, [np.broadcast_to(at_y, (len(some), len(shifts_y), len(shifts_x))), np.broadcast_to(at_x, (len(some), len(shifts_y), len(shifts_x)))],
-        order=1, mode="constant",
-    ).sum(axis=0)  # fmt: skip
+    stacked = ndimage.map_coordinates(smooth, np.broadcast_arrays(at_y, at_x), order=1, mode="constant").sum(axis=0)
     own = stacked[reach[0], reach[1]]
     best = np.unravel_index(int(np.argmax(stacked)), stacked.shape)
     near = np.hypot(shifts_y[best[0]] * step[0], shifts_x[best[1]] * step[1]) <= fwhm

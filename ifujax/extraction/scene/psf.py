@@ -96,7 +96,9 @@ class FieldPSF:
         area : float
             Of a pixel, square arcsec.
         """
-        return _in_pieces(lambda at_x, at_y: _profiles(self.vector, at_x, at_y, _relative(wavelengths, self.wavelength), area), x, y)
+        return _in_pieces(
+            lambda at_x, at_y: _profiles(self.vector, at_x, at_y, _relative(wavelengths, self.wavelength), area), x, y
+        )
 
 
 def read_psf(path: str | Path) -> FieldPSF:
@@ -107,11 +109,12 @@ def read_psf(path: str | Path) -> FieldPSF:
     DataError
         If the file can't be read, or has no columns ``fwhm`` and ``beta``.
     """
+    from astropy.io.registry import IORegistryError
     from astropy.table import Table
 
     try:
         table = Table.read(path)
-    except Exception as error:  # astropy's readers raise many kinds
+    except (OSError, ValueError, KeyError, TypeError, IORegistryError) as error:
         raise DataError(f"the PSF must be a table of fit-photometry, or FWHM,BETA; got {path}: {error}.") from None
     missing = [name for name in ("fwhm", "beta") if name not in table.colnames]
     if missing:

@@ -1,11 +1,12 @@
 """The PSF of a field, the offset of its catalogue and how positions move with wavelength, fitted to its own sources.
 
-Fluxes and sky are linear and are eliminated for every set of the other parameters (variable projection: Golub & Pereyra 1973, SIAM J.
-Numer. Anal. 10, 413; with the Jacobian of Kaufman 1975, BIT 15, 49).
+Fluxes and sky are linear and are eliminated for every set of the other parameters (variable projection: Golub & Pereyra 1973,
+SIAM J. Numer. Anal. 10, 413; with the Jacobian of Kaufman 1975, BIT 15, 49).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.optimize import least_squares
 
 from ifujax.extraction.scene.field import Bands
 from ifujax.extraction.scene.psf import NAMES, PER, FieldPSF, profiles_and_slopes
+from ifujax.extraction.scene.shapes import ImageShape
 
 _LOWER = {"log_fwhm": np.log(0.05), "inverse_beta": 0.02, "slope": -0.15, "e1": -0.6, "e2": -0.6}
 _UPPER = {"log_fwhm": np.log(2.5), "inverse_beta": 0.7, "slope": 0.15, "e1": 0.6, "e2": 0.6}
@@ -20,8 +22,8 @@ _PRIORS = {
     "log_fwhm": (np.log(0.8), 0.4), "inverse_beta": (0.36, 0.2), "slope": (-0.03, 0.03), "dx": (0.0, 0.3), "dy": (0.0, 0.3),
     "e1": (0.0, 0.1), "e2": (0.0, 0.1), "drift_x": (0.0, 0.1), "drift_y": (0.0, 0.1),
 }  # fmt: skip
-"""Mean and width of what is known beforehand: what the data say nothing about stays there. Seeing of 0.4 to 1.6 arcsec, profiles of
-beta 1.8 to 6, the slope of MUSE's fields (Bacon et al. 2017, A&A 608, A1: -2e-5 to -4e-5 arcsec per Angstrom)."""
+"""Mean and width of what is known beforehand: what the data say nothing about stays there. Seeing of 0.4 to 1.6 arcsec, profiles
+of beta 1.8 to 6, the slope of MUSE's fields (Bacon et al. 2017, A&A 608, A1: -2e-5 to -4e-5 arcsec per Angstrom)."""
 _SCALES = {"log_fwhm": 0.1, "inverse_beta": 0.1, "slope": 0.03, "dx": 0.1, "dy": 0.1, "e1": 0.05, "e2": 0.05}
 _ROUNDS = 3
 """Fits with the noise of each window scaled to what the model leaves there: stars count for more than what is no point."""
@@ -76,7 +78,13 @@ class PSFFit:
 
 
 def choose_windows(
-    x: np.ndarray, y: np.ndarray, signal: np.ndarray, shape: tuple[int, int], half: tuple[int, int], reach: tuple[int, int], most: int
+    x: np.ndarray,
+    y: np.ndarray,
+    signal: np.ndarray,
+    shape: tuple[int, int],
+    half: tuple[int, int],
+    reach: tuple[int, int],
+    most: int,
 ) -> list[Window]:
     """Return windows about the brightest sources that don't overlap, and which sources reach into each.
 
@@ -99,7 +107,7 @@ def choose_windows(
     for k in np.argsort(-signal, kind="stable"):
         if len(windows) == most or work > _WORK:
             break
-        row, column = int(round(y[k])), int(round(x[k]))
+        row, column = round(float(y[k])), round(float(x[k]))
         if not (0 <= row < shape[0] and 0 <= column < shape[1]) or taken[row, column]:
             continue
         rows = slice(max(row - half[0], 0), min(row + half[0] + 1, shape[0]))
@@ -107,7 +115,12 @@ def choose_windows(
         if taken[rows, columns].any():
             continue
         taken[rows, columns] = True
-        near = (y > rows.start - reach[0]) & (y < rows.stop + reach[0]) & (x > columns.start - reach[1]) & (x < columns.stop + reach[1])
+        near = (
+            (y > rows.start - reach[0])
+            & (y < rows.stop + reach[0])
+            & (x > columns.start - reach[1])
+            & (x < columns.stop + reach[1])
+        )
         windows.append(Window(rows, columns, np.flatnonzero(near)))
         work += (rows.stop - rows.start) * (columns.stop - columns.start) * int(near.sum())
     return windows
@@ -124,6 +137,7 @@ def fit_psf(
     offset: bool = True,
     ellipticity: bool = False,
     drift: bool = False,
+    shapes: Mapping[int, ImageShape] | None = None,
 ) -> PSFFit:
     """Fit the PSF that all sources of some windows share.
 
@@ -138,6 +152,8 @@ def fit_psf(
     start : FieldPSF
     offset, ellipticity, drift : bool
         What is free beside FWHM, its slope and beta.
+    shapes : mapping of int to ImageShape, optional
+        Sources that are no points. They are seen through the PSF of the round before.
     """
     free = tuple(
         k
@@ -147,7 +163,8 @@ def fit_psf(
         or (name in ("e1", "e2") and ellipticity)
         or (name.startswith("drift") and drift)
     )
-    blocks = [_Block.of(bands, window, x, y, step) for window in windows]
+    shapes = shapes or {}
+    blocks = [_Block.of(bands, window, x, y, step, shapes) for window in windows]
     relative = (bands.wavelength - start.wavelength) / PER
     area = step[0] * step[1]
     base = start.vector
@@ -164,22 +181,25 @@ def fit_psf(
             lower[i], upper[i] = centre[i] - _NEAR, centre[i] + _NEAR
     at = np.clip(base[list(free)], lower + 1e-9, upper - 1e-9)
     vector = base.copy()
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS + 2 * bool(shapes)):
+        psf = FieldPSF.of(vector, start.wavelength)
+        blocks = [block.seen_through(psf, bands.wavelength, shapes) for block in blocks]
         problem = _Problem(blocks, base, free, relative, area, centre, prior[:, 1])
         found = least_squares(
-            problem.residuals, at, problem.slopes, bounds=(lower, upper), xtol=1e-5, ftol=1e-7, max_nfev=30,
+            problem.residuals, at, problem.slopes, bounds=(lower, upper),  # pyright: ignore[reportArgumentType]
+            xtol=1e-5, ftol=1e-7, max_nfev=30,
             x_scale=[_SCALES.get(NAMES[k], 0.05) for k in free],
         )  # fmt: skip
         at = np.clip(found.x, lower + 1e-9, upper - 1e-9)
         vector[list(free)] = found.x
         scales = [block.noise_scale(vector, free, relative, area) for block in blocks]
-        if all(0.97 < scale < 1.03 for scale in scales):
+        if all(0.97 < scale < 1.03 for scale in scales) and not shapes:
             break
         blocks = [block.scaled(scale) for block, scale in zip(blocks, scales)]
     psf = FieldPSF.of(vector, start.wavelength)
     chi2 = float(np.sum(found.fun[len(free) :] ** 2))
     dof = max(sum(block.dof for block in blocks) - len(free), 1)
-    n_fluxes = sum(len(block.images) * block.x.shape[1] for block in blocks)
+    n_fluxes = sum(len(block.images) * block.n_sources for block in blocks)
     without = sum(block.chi2_of_background() for block in blocks)
     gain = without - chi2 - n_fluxes
     # Where the noise was scaled up, what is left counts as such
@@ -235,15 +255,28 @@ class _Block:
     images: np.ndarray
     weights: np.ndarray
     background: np.ndarray
+    window: Window
+    extended: tuple[int, ...]
+    fixed: np.ndarray
     scale: float = 1.0
 
     @classmethod
-    def of(cls, bands: Bands, window: Window, x: np.ndarray, y: np.ndarray, step: tuple[float, float]) -> _Block:
+    def of(
+        cls,
+        bands: Bands,
+        window: Window,
+        x: np.ndarray,
+        y: np.ndarray,
+        step: tuple[float, float],
+        shapes: Mapping[int, ImageShape],
+    ) -> _Block:
         rows, columns = np.meshgrid(
             np.arange(window.rows.start, window.rows.stop), np.arange(window.columns.start, window.columns.stop), indexing="ij"
         )
-        away_x = (columns.reshape(-1, 1) - x[window.sources]) * step[1]
-        away_y = (rows.reshape(-1, 1) - y[window.sources]) * step[0]
+        extended = tuple(int(k) for k in window.sources if k in shapes)
+        points = np.array([k for k in window.sources if k not in shapes], int)
+        away_x = (columns.reshape(-1, 1) - x[points]) * step[1]
+        away_y = (rows.reshape(-1, 1) - y[points]) * step[0]
         values = bands.values[:, window.rows, window.columns].reshape(len(bands.wavelength), -1)
         variance = bands.variance[:, window.rows, window.columns].reshape(len(bands.wavelength), -1)
         with np.errstate(divide="ignore"):
@@ -251,13 +284,26 @@ class _Block:
         v = (rows.ravel() - rows.mean()) / max(np.ptp(rows) / 2, 1)
         u = (columns.ravel() - columns.mean()) / max(np.ptp(columns) / 2, 1)
         background = np.stack([u**i * v**j for i, j in _BACKGROUND], axis=1)
-        return cls(away_x, away_y, values * weights, weights, background)
+        fixed = np.zeros((len(weights), weights.shape[1], len(extended)))
+        return cls(away_x, away_y, values * weights, weights, background, window, extended, fixed)
+
+    def seen_through(self, psf: FieldPSF, wavelengths: np.ndarray, shapes: Mapping[int, ImageShape]) -> _Block:
+        """Return the window with its extended sources seen through a PSF."""
+        if not self.extended:
+            return self
+        window = self.window
+        seen = [shapes[k].profiles(psf, wavelengths, window.rows, window.columns) for k in self.extended]
+        return replace(self, fixed=np.stack([each.reshape(len(each), -1) for each in seen], axis=2))
+
+    @property
+    def n_sources(self) -> int:
+        return self.x.shape[1] + len(self.extended)
 
     @property
     def dof(self) -> int:
         """Good pixels less the linear parameters."""
         used = (self.weights > 0).sum(axis=1)
-        return int(np.maximum(used - self.x.shape[1] - len(_BACKGROUND), 0).sum())
+        return int(np.maximum(used - self.n_sources - len(_BACKGROUND), 0).sum())
 
     def chi2_of_background(self) -> float:
         """Return chi2 of the images without sources."""
@@ -279,11 +325,11 @@ class _Block:
         """Return the window with its noise multiplied."""
         return replace(self, images=self.images / factor, weights=self.weights / factor, scale=self.scale * factor)
 
-    def look(self, vector: np.ndarray, free: tuple[int, ...], relative: np.ndarray, area: float):  # noqa: ANN201
+    def look(self, vector: np.ndarray, free: tuple[int, ...], relative: np.ndarray, area: float):
         """Yield residuals (pixel,) of each image, and their slopes (pixel, parameter)."""
         values, slopes = profiles_and_slopes(vector, free, self.x, self.y, relative, area)
         for k, weight in enumerate(self.weights):
-            design = np.concatenate([values[k], self.background], axis=1) * weight[:, None]
+            design = np.concatenate([values[k], self.fixed[k], self.background], axis=1) * weight[:, None]
             scale = np.sqrt((design**2).sum(axis=0))
             scale[scale == 0] = 1.0
             left, singular, right = np.linalg.svd(design / scale, full_matrices=False)

@@ -91,8 +91,9 @@ class Scene:
         How many times as large as if the source stood alone its errors are.
     contamination : (source,) array
         Light of the others that a PSF-weighted extraction of this source alone takes for its own, over its own flux.
-    misfit : (source,) array
-        chi2 per pixel in the core of the source: far from 1, it is no point, or somebody is missing in the catalogue.
+    misfit, residual : (source,) arrays
+        Of what is left in the core of the source, all wavelengths together: chi2 per degree of freedom, and its size relative to
+        the source. Where both are large it is no point, or a neighbour is missing in the catalogue.
     horne : list of SourceSpectrum
         Of each source alone, weighted by the PSF (Horne 1986), the scene's sky subtracted.
     solution : SceneSolution
@@ -128,6 +129,10 @@ class Scene:
     def misfit(self) -> np.ndarray:
         return self.solution.misfit
 
+    @property
+    def residual(self) -> np.ndarray:
+        return self.solution.residual
+
     def spectrum(self, k: int) -> SourceSpectrum:
         """Return the spectrum of a source, by its place in the catalogue."""
         return SourceSpectrum(self.flux[k], self.error[k] ** 2)
@@ -151,8 +156,8 @@ def extract_scene(
 ) -> Scene:
     """Fit all sources of a field together, at every wavelength.
 
-    The PSF, its change with wavelength and an offset of the catalogue are fitted to the sources themselves first. Then each channel is one linear
-    model: the flux of every source and a sky.
+    The PSF, its change with wavelength and an offset of the catalogue are fitted to the sources themselves first. Then each
+    channel is one linear model: the flux of every source and a sky.
 
     Parameters
     ----------
@@ -164,8 +169,8 @@ def extract_scene(
     options : SceneOptions
     step : (float, float), optional
         Width of a pixel (y, x), arcsec; by default that of the cube's coordinates.
-    shapes : callable, optional
-        Profiles of sources that are no points.
+    shapes : mapping of int to ImageShape, optional
+        Sources that are no points, by their place in `x`.
     progress : callable, optional
         ``progress("psf", ...)``, then ``progress("scene", done, total)`` in channels.
 
@@ -184,7 +189,7 @@ def extract_scene(
         If the catalogue is off by more than half the FWHM, or the sources are too faint to show the PSF.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
-    n_wave, n_y, n_x = cube.shape
+    _n_wave, n_y, n_x = cube.shape
     step = step_of(cube) if step is None else step
     inside = (x > -0.5) & (x < n_x - 0.5) & (y > -0.5) & (y < n_y - 0.5)
     if not inside.any():
@@ -194,7 +199,7 @@ def extract_scene(
     psf_fit = None
     bands = _bands(cube, x, y, inside, step, middle)
     if options.psf is None:
-        psf_fit = _fitted_psf(cube, bands, x, y, inside, step, middle, options, progress)
+        psf_fit = _fitted_psf(cube, bands, x, y, inside, step, middle, options, progress, shapes)
         psf = psf_fit.psf
     else:
         psf = options.psf
@@ -205,9 +210,7 @@ def extract_scene(
     if degree is None:
         _, between = nodes_of(cube.wavelength, at=bands.wavelength)
         degree = choose_sky_degree(bands, tiles, len(x), between)
-    solution = solve_scene(
-        cube, tiles, len(x), sky_degree=degree, nonnegative=options.nonnegative, progress=progress
-    )
+    solution = solve_scene(cube, tiles, len(x), sky_degree=degree, nonnegative=options.nonnegative, progress=progress)
     at_x = x + psf.dx / step[1]
     at_y = y + psf.dy / step[0]
     horne = horne_spectra(cube, at_x, at_y, step, psf, solution.sky)
@@ -250,9 +253,7 @@ def step_of(cube: Cube) -> tuple[float, float]:
     return float(along * 3600.0), float(across * 3600.0)
 
 
-def _bands(
-    cube: Cube, x: np.ndarray, y: np.ndarray, inside: np.ndarray, step: tuple[float, float], middle: float
-) -> Bands:
+def _bands(cube: Cube, x: np.ndarray, y: np.ndarray, inside: np.ndarray, step: tuple[float, float], middle: float) -> Bands:
     """Images of the field in bands that suit its sources, by rough profiles of some of them."""
     start = replace(_START, wavelength=middle)
     rows, columns = np.indices(cube.shape[1:])
@@ -265,7 +266,7 @@ def _bands(
 
 def _fitted_psf(
     cube: Cube, bands: Bands, x: np.ndarray, y: np.ndarray, inside: np.ndarray, step: tuple[float, float], middle: float,
-    options: SceneOptions, progress: Progress | None,
+    options: SceneOptions, progress: Progress | None, shapes: Shapes | None,
 ) -> PSFFit:  # fmt: skip
     n_y, n_x = cube.shape[1:]
     if progress is not None:
@@ -280,19 +281,29 @@ def _fitted_psf(
     half = (int(np.ceil(_WINDOW / step[0])), int(np.ceil(_WINDOW / step[1])))
     windows = choose_windows(x, y, signal, (n_y, n_x), half, half, _BRIGHTEST)
     found = fit_psf(
-        bands, windows, x, y, step, start, offset=options.offset, ellipticity=options.ellipticity, drift=options.refraction
+        bands,
+        windows,
+        x,
+        y,
+        step,
+        start,
+        offset=options.offset,
+        ellipticity=options.ellipticity,
+        drift=options.refraction,
+        shapes=shapes,
     )
     if found.assumed:
         warnings.warn(
-            f"the sources do not show the PSF (too faint, or no points): FWHM {_START.fwhm:g} arcsec and beta {_START.beta:g} are assumed. "
-            "Give the PSF (psf=, --psf).",
+            f"the sources do not show the PSF (too faint, or no points): FWHM {_START.fwhm:g} arcsec and beta {_START.beta:g} "
+            "are assumed. Give the PSF (psf=, --psf).",
             IfujaxWarning, stacklevel=3,
         )  # fmt: skip
         found = replace(found, psf=replace(start, dx=0.0, dy=0.0))
     elif np.hypot(found.psf.dx, found.psf.dy) > 0.5 * found.psf.fwhm:
         warnings.warn(
-            f"the catalogue is off by {np.hypot(found.psf.dx, found.psf.dy):.2f} arcsec (dx = {found.psf.dx:+.2f}, dy = {found.psf.dy:+.2f}, "
-            "along the pixels): the scene model moves it. Check its astrometry.",
+            f"the catalogue is off by {np.hypot(found.psf.dx, found.psf.dy):.2f} arcsec "
+            f"(dx = {found.psf.dx:+.2f}, dy = {found.psf.dy:+.2f}, along the pixels): the scene model moves it. "
+            "Check its astrometry.",
             IfujaxWarning, stacklevel=3,
         )  # fmt: skip
     if progress is not None:
@@ -303,7 +314,9 @@ def _fitted_psf(
 def _signal(bands: Bands, x: np.ndarray, y: np.ndarray, step: tuple[float, float], fwhm: float) -> np.ndarray:
     """Signal to noise of each source in all bands together, from pixels within a FWHM."""
     weight = np.where(np.isfinite(bands.variance), 1.0 / bands.variance, 0.0)
-    level = np.array([np.median(each[good]) if (good := np.isfinite(var)).any() else 0.0 for each, var in zip(bands.values, bands.variance)])
+    level = np.array(
+        [np.median(each[good]) if (good := np.isfinite(var)).any() else 0.0 for each, var in zip(bands.values, bands.variance)]
+    )
     n_y, n_x = bands.values.shape[1:]
     found = np.zeros(len(x))
     for k in range(len(x)):

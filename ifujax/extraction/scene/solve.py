@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 from scipy.optimize import nnls
 
 from ifujax.data.cube import Cube
-from ifujax.extraction.scene.field import Bands, planes_of
+from ifujax.extraction.scene.field import Bands, Planes, planes_of
 from ifujax.extraction.scene.psf import FieldPSF
+from ifujax.extraction.scene.shapes import ImageShape
 from ifujax.progress import Progress
 
 NODES = 6
-"""Wavelengths at which profiles are worked out; they are interpolated between by a polynomial. A change of the FWHM by 20 % is followed
-to 1e-5."""
+"""Wavelengths at which profiles are worked out; they are interpolated between by a polynomial. A change of the FWHM by 20 % is
+followed to 1e-5."""
 _TILE = 16
 """Pixels of the side of a tile: sources that do not reach into it cost nothing there."""
 _SEEN = 0.05
@@ -47,8 +48,9 @@ class SceneSolution:
         Mean over some channels of the covariance divided by both errors: the correlation of neighbours.
     inflation : (source,) array
         Mean over these of a flux's error over that of the source alone.
-    misfit : (source,) array
-        Reduced chi2 in the source's core, over all channels.
+    misfit, residual : (source,) arrays
+        Of residuals in the source's core, stacked over wavelength with the weight of its flux: chi2 per degree of freedom, and
+        their size relative to the source.
     """
 
     flux: np.ndarray
@@ -60,6 +62,7 @@ class SceneSolution:
     covariance: np.ndarray
     inflation: np.ndarray
     misfit: np.ndarray
+    residual: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,10 @@ class Tile:
     profiles: np.ndarray
 
 
-Shapes = Callable[[int, np.ndarray, np.ndarray, np.ndarray], np.ndarray | None]
-"""``shape(source, x, y, wavelengths)``: the profile (wavelength, pixel) of a source that is no point, None for a point; distances in
-arcsec."""
+_POTRF, _POTRI = get_lapack_funcs(("potrf", "potri"), dtype=np.float64)
+
+Shapes = Mapping[int, ImageShape]
+"""Sources that are no points, by their place in the catalogue."""
 
 
 def nodes_of(wavelength: np.ndarray, count: int = NODES, at: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -107,9 +111,8 @@ def make_tiles(
     nodes: np.ndarray,
     reach: float,
     shapes: Shapes | None = None,
-    box: tuple[slice, slice] | None = None,
 ) -> list[Tile]:
-    """Return the tiles of a field that sources reach into, or all of them in `box`.
+    """Return the tiles of a field, each with the sources that reach into it.
 
     Parameters
     ----------
@@ -123,25 +126,30 @@ def make_tiles(
     nodes : (NODES,) array
         Wavelengths, Angstrom.
     reach : float
-        Arcsec from a source beyond which it has no light.
+        Arcsec from a point source beyond which it has no light.
+    shapes : mapping of int to ImageShape, optional
+        Sources that are no points.
     """
     tiles = []
     area = step[0] * step[1]
+    whole = slice(0, shape[0]), slice(0, shape[1])
+    extended = {k: each.profiles(psf, nodes, *whole).astype(np.float32) for k, each in (shapes or {}).items()}
     for top in range(0, shape[0], _TILE):
         for left in range(0, shape[1], _TILE):
             rows, columns = slice(top, min(top + _TILE, shape[0])), slice(left, min(left + _TILE, shape[1]))
             far_y = np.maximum(np.maximum(rows.start - y, y - (rows.stop - 1)), 0.0) * step[0]
             far_x = np.maximum(np.maximum(columns.start - x, x - (columns.stop - 1)), 0.0) * step[1]
-            sources = np.flatnonzero(np.hypot(far_x, far_y) <= reach)
+            near = np.hypot(far_x, far_y) <= reach
+            near[list(extended)] = True
+            sources = np.flatnonzero(near)
             at_y, at_x = np.meshgrid(np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop), indexing="ij")
             away_x = (at_x.reshape(-1, 1) - x[sources]) * step[1]
             away_y = (at_y.reshape(-1, 1) - y[sources]) * step[0]
             profiles = np.array(psf.profiles(away_x, away_y, nodes, area), np.float32)
             profiles[:, np.hypot(away_x, away_y) > reach] = 0.0
-            for at, source in enumerate(sources) if shapes is not None else ():
-                own = shapes(int(source), away_x[:, at], away_y[:, at], nodes)
-                if own is not None:
-                    profiles[:, :, at] = own
+            for at, source in enumerate(sources.tolist()):
+                if source in extended:
+                    profiles[:, :, at] = extended[source][:, rows, columns].reshape(len(nodes), -1)
             tiles.append(Tile(rows, columns, sources, profiles))
     return tiles
 
@@ -239,10 +247,10 @@ def solve_scene(
     chi2, n_good = np.zeros(n_wave), np.zeros(n_wave, int)
     sampled = set(np.linspace(0, n_wave - 1, min(_SAMPLED, n_wave)).round().astype(int).tolist())
     correlation, inflation, averaged = np.zeros((n_sources, n_sources)), np.zeros(n_sources), 0
-    core_chi2, core_good = np.zeros(n_sources), np.zeros(n_sources)
     whole = np.zeros(n_sources)
     for tile in tiles:
         np.add.at(whole, tile.sources, (tile.profiles.astype(float) ** 2).mean(axis=0).sum(axis=0))
+    cores = _Cores(tiles, whole)
     step = int(np.clip(_BATCH // (8 * size * size), 1, 256))
     for planes in planes_of(cube, count=step):
         count = len(planes.values)
@@ -272,13 +280,12 @@ def solve_scene(
                 correlation += inverses[k][:n_sources, :n_sources] / np.outer(error, error)
                 inflation += error * np.sqrt(np.diag(normal[k])[:n_sources])
                 averaged += 1
-        _add_cores(core_chi2, core_good, planes, tiles, mix, terms, flux, sky, whole)
+        cores.add(planes, mix, terms, flux, sky)
         if progress is not None:
             progress("scene", min(planes.where.stop, n_wave), n_wave)
     correlation, inflation = (each / averaged if averaged else np.full_like(each, np.nan) for each in (correlation, inflation))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        misfit = core_chi2 / core_good
-    return SceneSolution(flux, variance, sky, sky_variance, chi2, n_good, correlation, inflation, misfit)
+    misfit, residual = cores.judge()
+    return SceneSolution(flux, variance, sky, sky_variance, chi2, n_good, correlation, inflation, misfit, residual)
 
 
 def _design(tile: Tile, mix: np.ndarray, terms: np.ndarray) -> np.ndarray:
@@ -290,10 +297,8 @@ def _design(tile: Tile, mix: np.ndarray, terms: np.ndarray) -> np.ndarray:
     return design
 
 
-def _solved(
-    normal: np.ndarray, right: np.ndarray, kept: np.ndarray, bounded: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the solutions of some channels, 0 where not kept, and the inverses of their normal matrices, NaN where there is none."""
+def _solved(normal: np.ndarray, right: np.ndarray, kept: np.ndarray, bounded: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the solutions of some channels, 0 where not kept, and the inverses of their normal matrices, NaN without any."""
     values, inverses = np.zeros_like(right), np.full_like(normal, np.nan)
     size = right.shape[1]
     whole = kept.all(axis=1) & (np.einsum("kii->ki", normal) > 0).all(axis=1)
@@ -320,9 +325,7 @@ def _solved(
     return values, inverses
 
 
-def _solve(
-    normal: np.ndarray, right: np.ndarray, kept: np.ndarray, bounded: int
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _solve(normal: np.ndarray, right: np.ndarray, kept: np.ndarray, bounded: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the solution of a channel (0 where not kept) and the inverse of the normal matrix of what is kept."""
     at = np.flatnonzero(kept)
     if not at.size:
@@ -331,7 +334,7 @@ def _solve(
     scale = np.sqrt(np.diag(matrix))
     if not np.all(scale > 0):
         return None
-    factor, info = lapack.dpotrf(matrix / np.outer(scale, scale), lower=1, clean=1)
+    factor, info = _POTRF(matrix / np.outer(scale, scale), lower=1, clean=1)
     if info:
         return None
     values = np.zeros(len(normal))
@@ -343,37 +346,65 @@ def _solve(
         own = found[: len(at)].copy()
         own[free] -= found[len(at) :]
         values[at] = own / scale
-    inverse, _ = lapack.dpotri(factor, lower=1)
+    inverse, _ = _POTRI(factor, lower=1)
     inverse = inverse + inverse.T - np.diag(np.diag(inverse))
     if not bounded:
         values[at] = (inverse @ (vector / scale)) / scale
     return values, inverse / np.outer(scale, scale)
 
 
-def _add_cores(
-    core_chi2: np.ndarray, core_good: np.ndarray, planes, tiles, mix, terms, flux, sky, whole  # noqa: ANN001
-) -> None:
-    """Add up chi2 and degrees of freedom in the cores of sources: pixels above half the peak of their profile."""
-    for tile in tiles:
-        if not tile.sources.size:
-            continue
-        middle = tile.profiles.mean(axis=0)
-        cores = middle > 0.5 * middle.max(axis=0, keepdims=True)
-        cores &= middle > 1e-3  # of sources whose core is elsewhere
-        used = np.flatnonzero(cores.any(axis=1))
-        if not used.size:
-            continue
+class _Cores:
+    """Residuals in the cores of sources, stacked over wavelength: pixels above half the peak of a source's profile.
+
+    Each channel counts as the source's flux there does, so that a profile that is wrong adds up.
+    """
+
+    def __init__(self, tiles: Sequence[Tile], whole: np.ndarray) -> None:
+        self.tiles, self.whole = tiles, whole
+        self.middle = [tile.profiles.astype(float).mean(axis=0) for tile in tiles]
+        peaks = np.zeros(len(whole))
+        for tile, middle in zip(tiles, self.middle):
+            if tile.sources.size:
+                np.maximum.at(peaks, tile.sources, middle.max(axis=0))
+        self.cores = [middle > 0.5 * peaks[tile.sources] for tile, middle in zip(tiles, self.middle)]
+        self.used = [np.flatnonzero(core.any(axis=1)) for core in self.cores]
+        shapes = [(len(used), len(tile.sources)) for used, tile in zip(self.used, tiles)]
+        self.tops, self.bottoms = [np.zeros(each) for each in shapes], [np.zeros(each) for each in shapes]
+
+    def add(self, planes: Planes, mix: np.ndarray, terms: np.ndarray, flux: np.ndarray, sky: np.ndarray) -> None:
+        """Add the residuals of some channels, of which `flux` (source, wave) and `sky` (term, wave) are the solutions."""
         count = len(planes.values)
-        values = planes.values[:, tile.rows, tile.columns].reshape(count, -1)[:, used]
-        ivar = planes.ivar[:, tile.rows, tile.columns].reshape(count, -1)[:, used]
-        small = Tile(tile.rows, tile.columns, tile.sources, tile.profiles[:, used])
-        profiles = (mix @ small.profiles.reshape(len(small.profiles), -1)).reshape(count, len(used), -1)
-        light = np.nan_to_num(flux[tile.sources, planes.where].T)
-        background = np.nan_to_num(sky[:, planes.where].T) @ terms[:, tile.rows, tile.columns].reshape(len(terms), -1)[:, used]
-        model = np.matmul(profiles, light[:, :, None])[:, :, 0] + background
-        squares = (ivar * (values - model) ** 2).sum(axis=0)
-        good = (ivar > 0).sum(axis=0)
-        core_chi2[tile.sources] += squares @ cores[used]
-        # A source's flux takes its share of a degree of freedom at every wavelength
-        share = (middle[used] ** 2 * cores[used]).sum(axis=0) / np.maximum(whole[tile.sources], 1e-300)
-        core_good[tile.sources] += good @ cores[used] - share * count
+        for tile, used, top, bottom in zip(self.tiles, self.used, self.tops, self.bottoms):
+            if not used.size:
+                continue
+            values = planes.values[:, tile.rows, tile.columns].reshape(count, -1)[:, used]
+            ivar = planes.ivar[:, tile.rows, tile.columns].reshape(count, -1)[:, used]
+            nodes = tile.profiles[:, used]
+            profiles = (mix @ nodes.reshape(len(nodes), -1)).reshape(count, len(used), -1)
+            light = np.nan_to_num(flux[tile.sources, planes.where].T)
+            background = (
+                np.nan_to_num(sky[:, planes.where].T) @ terms[:, tile.rows, tile.columns].reshape(len(terms), -1)[:, used]
+            )
+            model = np.matmul(profiles, light[:, :, None])[:, :, 0] + background
+            top += (ivar * (values - model)).T @ light
+            bottom += ivar.T @ light**2
+
+    def judge(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return chi2 per degree of freedom of each source's stacked residuals, and their size relative to its core."""
+        n = len(self.whole)
+        chi2, dof, squares, light = (np.zeros(n) for _ in range(4))
+        for tile, used, core, middle, top, bottom in zip(
+            self.tiles, self.used, self.cores, self.middle, self.tops, self.bottoms, strict=True
+        ):
+            if not used.size:
+                continue
+            seen = core[used] & (bottom > 0)
+            safe = np.where(seen, bottom, 1.0)
+            chi2[tile.sources] += np.where(seen, top**2 / safe, 0.0).sum(axis=0)
+            # A source's flux takes its share of a degree of freedom
+            share = middle[used] ** 2 / np.maximum(self.whole[tile.sources], 1e-300)
+            dof[tile.sources] += (seen * (1.0 - share)).sum(axis=0)
+            squares[tile.sources] += np.where(seen, (top / safe) ** 2, 0.0).sum(axis=0)
+            light[tile.sources] += np.where(seen, middle[used] ** 2, 0.0).sum(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(dof > 0, chi2 / dof, np.nan), np.where(light > 0, np.sqrt(squares / light), np.nan)
