@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ifujax.data.image import Image
     from ifujax.data.spectrum import Spectrum
     from ifujax.errors import DataError, IfujaxWarning, UsageError
+    from ifujax.extraction.catalog import read_catalog
+    from ifujax.extraction.run import extract_sources
+    from ifujax.extraction.scene.scene import extract_scene
     from ifujax.images.corrections import apply_corrections
     from ifujax.images.filters import HstFilter, hst_filter_info
     from ifujax.images.regrid import images_aligned, regrid_like, rescale_like
@@ -69,6 +72,8 @@ _HOME = {
     "decode": "inference.status",
     "Draws": "inference.sampling.draws",
     "EmissionModel": "lines.config",
+    "extract_scene": "extraction.scene.scene",
+    "extract_sources": "extraction.run",
     "fit_batch": "inference.least_squares",
     "fit_components": "lines.selection.run",
     "fit_cube": "lines.run",
@@ -106,6 +111,7 @@ _HOME = {
     "photometry_table": "photometry.table",
     "PhotometryOptions": "photometry.config",
     "POSTERIOR_FLAGS": "inference.status",
+    "read_catalog": "extraction.catalog",
     "read_config": "lines.dialect",
     "read_cube": "io.cubes",
     "read_filter_curve": "images.wideband",
@@ -175,6 +181,8 @@ __all__ = [
     "apply_corrections",
     "bandpass_image",
     "decode",
+    "extract_scene",
+    "extract_sources",
     "fit_batch",
     "fit_components",
     "fit_cube",
@@ -189,6 +197,7 @@ __all__ = [
     "iterate_image_photometry",
     "load_fit",
     "photometry_table",
+    "read_catalog",
     "read_config",
     "read_cube",
     "read_filter_curve",

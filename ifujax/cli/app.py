@@ -17,6 +17,7 @@ import typer
 from ifujax import __version__
 from ifujax.cli.cite import cite
 from ifujax.cli.demo import demo
+from ifujax.cli.extract import extract
 from ifujax.cli.fit_cube import fit_cube
 from ifujax.cli.fit_photometry import fit_photometry
 from ifujax.cli.fit_spectrum import fit_spectrum
@@ -60,6 +61,7 @@ def _ifujax(
       ifujax fit-spectrum nucleus.fits -c halpha.cfg  fit a spectrum
       ifujax sample mycube.fits -c halpha.cfg -p      posteriors, where errors are not enough
       ifujax fit-photometry hst.fits image.fits       PSF and pointing of MUSE images, against HST
+      ifujax extract mycube.fits --catalog cat.csv    spectra of sources, deblended
       ifujax fit-cube --help                          its options, with a configuration to start from
     """
     if context.invoked_subcommand is None:
@@ -70,6 +72,7 @@ app.command("fit-cube", no_args_is_help=False)(fit_cube)
 app.command("fit-spectrum", no_args_is_help=False)(fit_spectrum)
 app.command("sample", no_args_is_help=False)(sample)
 app.command("fit-photometry", no_args_is_help=False)(fit_photometry)
+app.command("extract", no_args_is_help=False)(extract)
 app.command("regrid", no_args_is_help=False)(regrid)
 app.command("wideband", no_args_is_help=False)(wideband)
 app.command("demo")(demo)
@@ -119,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 _MEMORY = (
     "the fit must fit into memory; got too little of it. Use a smaller --chunk-size, a narrower fitting_window, or fewer images."
 )
-_RESUMED = ("fit-cube", "sample", "demo")
+_RESUMED = ("fit-cube", "sample", "demo", "extract")
 _GOES_ON = "the same command goes on where it was."
 _BEGINS_ANEW = "those that were are kept: leave out their inputs, or replace them with --overwrite."
 

@@ -21,10 +21,13 @@ _TITLES = {
     "measure": "fluxes and widths",
     "sample": "sampling",
     "nuts": "NUTS",
+    "psf": "fitting the PSF…",
+    "scene": "fitting the scene",
+    "extract": "extracting",
     "write": "writing",
     "download": "downloading…",
 }
-_UNCOUNTED = ("compile", "download")
+_UNCOUNTED = ("compile", "download", "psf")
 _PARTS = ("nuts",)
 """Stages that return within another one: neither their ends nor their times are worth a line."""
 _PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal

@@ -18,6 +18,7 @@ from ifujax.io.iraf import find_bands, multispec_wavelengths, read_bands
 from ifujax.io.layouts import Layout, Named, candidates, choose_layout, has_axes, other_reader
 from ifujax.io.planes import check_arguments, find_redshift, flag_meaning, scaled, unused_uncertainty
 from ifujax.io.pycasso import medium, normalisation
+from ifujax.io.sources import of_source
 from ifujax.io.spectrum_tables import Columns, find_table, read_table
 from ifujax.io.units import per_wavelength
 from ifujax.io.wavelength import WavelengthAxis
@@ -78,6 +79,8 @@ def read_spectrum(
         raise UsageError(f"wcs_axis must be 1, 2 or 3; got {wcs_axis}. Give the FITS axis of the wavelength.")
     with open_fits(path) as file:
         first = file.header(file.find(0 if primary is None else primary, "primary"))
+        named, source_notes = of_source(file, named)
+        scidata = named.scidata
         banded = _bands(file, named)
         pictured = banded is not None or any(has_axes(file, i, 1) for i in range(len(file.hdus)))
         table = find_table(file, scidata, pictured) if instrument is None else None
@@ -96,7 +99,7 @@ def read_spectrum(
         if parts.flags is None and flag_bits is not None:
             raise UsageError(f"flag_bits must come with flags; got none in {file.path.name}. Name them: flags: NAME.")
         z, z_notes = find_redshift(redshift, first, file.path.name)
-        notes = parts.notes + z_notes + parts.waves.notes + medium_notes
+        notes = source_notes + parts.notes + z_notes + parts.waves.notes + medium_notes
         unit, factor = parts.unit, None
         if norm is not None:
             found, note = normalisation(file, norm, parts.values[:, None, None], parts.waves.values, first)

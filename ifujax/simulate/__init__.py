@@ -3,6 +3,7 @@
 NumPy and float64 only; they share no code with `ifujax.models`, so that each can check the other.
 """
 
+from ifujax.simulate.field import SimulatedField, simulate_field
 from ifujax.simulate.images import SimulatedPair, simulate_hst, simulate_image_pair, simulate_muse
 from ifujax.simulate.outflow import flux_errors, outflow
 from ifujax.simulate.problems import three_line_problem, two_component_problem
@@ -16,6 +17,7 @@ __all__ = [
     "LogUniform",
     "Scene",
     "SimulatedCube",
+    "SimulatedField",
     "SimulatedLine",
     "SimulatedPair",
     "SimulatedSpectra",
@@ -25,6 +27,7 @@ __all__ = [
     "flux_errors",
     "outflow",
     "random_scene",
+    "simulate_field",
     "simulate_hst",
     "simulate_image_pair",
     "simulate_muse",
