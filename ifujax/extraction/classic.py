@@ -120,7 +120,7 @@ def classic_products(
     chosen = masks.chosen(config.object_mask)
     made.masks = {"MASK_SKY": masks.sky, "MASK_UNION": masks.union, "MASK_INTER": masks.inter}
     suffix = "_SKYSUB" if config.sky_subtraction else ""
-    sky = mean_spectrum(voxels.within(masks.sky)) if config.sky_subtraction else None
+    sky = mean_spectrum(voxels, masks.sky) if config.sky_subtraction else None
     if sky is not None:
         made.spectra[f"{config.name_prefix}SKY"] = sky
 

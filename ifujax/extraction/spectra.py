@@ -63,12 +63,14 @@ class Voxels:
         return Voxels(values, np.where(self.good, self.variance + sky.variance[:, None], 0.0), self.good)
 
 
-def mean_spectrum(voxels: Voxels) -> SourceSpectrum:
-    """Return the mean over pixels; NaN where no pixel is good. Of sky pixels: the sky."""
-    number = voxels.good.sum(axis=1).astype(float)
-    number[number == 0] = np.nan
-    variance = None if voxels.variance is None else voxels.variance.sum(axis=1) / number**2
-    return SourceSpectrum(voxels.values.sum(axis=1) / number, variance)
+def mean_spectrum(voxels: Voxels, mask: np.ndarray) -> SourceSpectrum:
+    """Return the mean over the pixels of `mask` ``(y, x)``; NaN where none is good. Of sky pixels: the sky."""
+    # Products with the mask read the arrays once, where gathering its pixels would copy them
+    weight = mask.ravel().astype(float)
+    number = voxels.good.astype(np.float32) @ weight.astype(np.float32)
+    number = np.where(number > 0, number, np.nan).astype(float)
+    variance = None if voxels.variance is None else (voxels.variance @ weight) / number**2
+    return SourceSpectrum((voxels.values @ weight) / number, variance)
 
 
 def sum_spectrum(voxels: Voxels) -> SourceSpectrum:

@@ -14,6 +14,8 @@ from ifujax.robust import MAD_TO_SIGMA
 
 _VOXELS = 1 << 22
 """Voxels in memory at a time."""
+_SMALL = 1 << 23
+"""Voxels of a cube that is kept in memory."""
 _FLOOR = 0.1
 """Share of the mean information that every channel counts for at least: bands stay short where there is no light."""
 
@@ -62,6 +64,13 @@ def planes_of(cube: Cube, box: tuple[slice, slice] = (slice(None), slice(None)),
         where = slice(first, min(first + step, n_wave))
         place = (where, *box)
         values = np.asarray(cube.values[place], dtype=np.float64)
+        if cube.uncertainty_kind == "ivar" and cube.flags is None and cube.spatial_mask is None:
+            ivar = np.asarray(cube.uncertainty[place], dtype=np.float64)
+            good = np.isfinite(ivar) & (ivar > 0) & np.isfinite(values)
+            if not good.all():
+                values, ivar = np.where(good, values, 0.0), np.where(good, ivar, 0.0)
+            yield Planes(where, values, ivar)
+            continue
         bad = ~np.isfinite(values)
         if cube.flags is not None:
             bad |= flagged(np.asarray(cube.flags[place]), cube.flag_bits, cube.flags_zero_is_bad)
@@ -76,7 +85,17 @@ def planes_of(cube: Cube, box: tuple[slice, slice] = (slice(None), slice(None)),
         yield Planes(where, np.where(bad, 0.0, values), np.where(bad, 0.0, ivar))
 
 
-def with_noise(cube: Cube) -> Cube:
+def made_ready(cube: Cube) -> Cube:
+    """Return a cube whose planes are cheap to go through again and again: a small one in memory, as values and inverse variances."""
+    cube = _with_noise(cube)
+    if np.prod(cube.shape) > _SMALL:
+        return cube
+    every = list(planes_of(cube))
+    values, ivar = (np.concatenate(each) for each in zip(*((planes.values, planes.ivar) for planes in every)))
+    return replace(cube, values=values, uncertainty=ivar, uncertainty_kind="ivar", flags=None, spatial_mask=None)
+
+
+def _with_noise(cube: Cube) -> Cube:
     """Return a cube with an uncertainty: its own, or one a channel from the scatter between neighbouring pixels."""
     if cube.uncertainty is not None:
         return cube

@@ -27,6 +27,8 @@ of beta 1.8 to 6, the slope of MUSE's fields (Bacon et al. 2017, A&A 608, A1: -2
 _SCALES = {"log_fwhm": 0.1, "inverse_beta": 0.1, "slope": 0.03, "dx": 0.1, "dy": 0.1, "e1": 0.05, "e2": 0.05}
 _ROUNDS = 3
 """Fits with the noise of each window scaled to what the model leaves there: stars count for more than what is no point."""
+_SETTLED = 0.01
+"""Change of the parameters, in units of `_SCALES`, below which no further round is made."""
 _BACKGROUND = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 """Powers of x and y of the background of a window: a halo behind a source is no part of its PSF."""
 _NEAR = 0.75
@@ -181,19 +183,22 @@ def fit_psf(
             lower[i], upper[i] = centre[i] - _NEAR, centre[i] + _NEAR
     at = np.clip(base[list(free)], lower + 1e-9, upper - 1e-9)
     vector = base.copy()
+    steps = np.array([_SCALES.get(NAMES[k], 0.05) for k in free])
     for _ in range(_ROUNDS + 2 * bool(shapes)):
+        before = at
         psf = FieldPSF.of(vector, start.wavelength)
         blocks = [block.seen_through(psf, bands.wavelength, shapes) for block in blocks]
         problem = _Problem(blocks, base, free, relative, area, centre, prior[:, 1])
         found = least_squares(
             problem.residuals, at, problem.slopes, bounds=(lower, upper),  # pyright: ignore[reportArgumentType]
             xtol=1e-5, ftol=1e-7, max_nfev=30,
-            x_scale=[_SCALES.get(NAMES[k], 0.05) for k in free],
+            x_scale=steps,
         )  # fmt: skip
         at = np.clip(found.x, lower + 1e-9, upper - 1e-9)
         vector[list(free)] = found.x
         scales = [block.noise_scale(vector, free, relative, area) for block in blocks]
-        if all(0.97 < scale < 1.03 for scale in scales) and not shapes:
+        settled = np.all(np.abs(at - before) < _SETTLED * steps)
+        if (all(0.97 < scale < 1.03 for scale in scales) and not shapes) or settled:
             break
         blocks = [block.scaled(scale) for block, scale in zip(blocks, scales)]
     psf = FieldPSF.of(vector, start.wavelength)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ifujax.data.cube import Cube
 from ifujax.errors import DataError, IfujaxWarning, UsageError
-from ifujax.extraction.scene.field import Bands, bands_of, with_noise
+from ifujax.extraction.scene.field import Bands, bands_of, made_ready
 from ifujax.extraction.scene.horne import contaminations, horne_spectra
 from ifujax.extraction.scene.offset import coarse_offset
 from ifujax.extraction.scene.psf import FieldPSF
@@ -195,7 +195,7 @@ def extract_scene(
     if not inside.any():
         raise DataError(f"sources must lie in the field of {n_x} x {n_y} pixels (x, y); got none there. Check their coordinates.")
     middle = float(np.median(cube.wavelength))
-    cube = with_noise(cube)
+    cube = made_ready(cube)
     psf_fit = None
     bands = _bands(cube, x, y, inside, step, middle)
     if options.psf is None:

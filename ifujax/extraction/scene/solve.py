@@ -198,19 +198,25 @@ def choose_sky_degree(bands: Bands, tiles: Sequence[Tile], n_sources: int, inter
 def normal_equations(
     values: np.ndarray, ivar: np.ndarray, tiles: Sequence[Tile], n_sources: int, mix: np.ndarray, terms: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the normal matrices, right sides and sums of squares of some channels."""
+    """Return the normal matrices, right sides and sums of squares of some channels.
+
+    Columns are whitened, so that float32 will do: its rounding is 1e-7 of a flux, or of its error.
+    """
     count, size = len(values), n_sources + len(terms)
     normal, right, squares = np.zeros((count, size, size)), np.zeros((count, size)), np.zeros(count)
+    root = np.sqrt(ivar)
+    unit = float(root.max(initial=0.0)) or 1.0  # squares of raw fluxes leave float32's range
     for tile in tiles:
-        data = values[:, tile.rows, tile.columns].reshape(count, -1)
-        weight = ivar[:, tile.rows, tile.columns].reshape(count, -1)
+        weight = root[:, tile.rows, tile.columns].reshape(count, -1)
+        data = values[:, tile.rows, tile.columns].reshape(count, -1) * weight
         design = _design(tile, mix, terms)
-        weighted = (design * weight[:, :, None]).transpose(0, 2, 1)
+        design *= (weight / unit).astype(np.float32)[:, :, None]
+        turned = design.transpose(0, 2, 1)
         index = np.concatenate([tile.sources, n_sources + np.arange(len(terms))])
-        normal[:, index[:, None], index[None]] += np.matmul(weighted, design)
-        right[:, index] += np.matmul(weighted, data[:, :, None])[:, :, 0]
-        squares += (weight * data**2).sum(axis=1)
-    return normal, right, squares
+        normal[:, index[:, None], index[None]] += np.matmul(turned, design)
+        right[:, index] += np.matmul(turned, data.astype(np.float32)[:, :, None])[:, :, 0]
+        squares += (data**2).sum(axis=1)
+    return normal * unit**2, right * unit, squares
 
 
 def solve_scene(
@@ -291,8 +297,8 @@ def solve_scene(
 def _design(tile: Tile, mix: np.ndarray, terms: np.ndarray) -> np.ndarray:
     """The columns of a tile's sources and of the sky, (channel, pixel, column)."""
     nodes, pixels, sources = tile.profiles.shape
-    design = np.empty((len(mix), pixels, sources + len(terms)))
-    design[:, :, :sources] = (mix @ tile.profiles.reshape(nodes, -1)).reshape(len(mix), pixels, sources)
+    design = np.empty((len(mix), pixels, sources + len(terms)), np.float32)
+    design[:, :, :sources] = (mix.astype(np.float32) @ tile.profiles.reshape(nodes, -1)).reshape(len(mix), pixels, sources)
     design[:, :, sources:] = terms[:, tile.rows, tile.columns].reshape(len(terms), -1).T
     return design
 
