@@ -15,7 +15,7 @@ from baselines import ThreeLines
 from numpy.typing import NDArray
 
 import ifujax.inference.least_squares as least_squares
-from ifujax import Bounded, EmissionModel, Kinematics, Line, Observations, Options, fit_batch
+from ifujax import Bounded, EmissionModel, Kinematics, LeastSquaresOptions, Line, Observations, fit_batch
 from ifujax.inference.batching import pad_pixels, pixel_bucket
 from ifujax.inference.runner import Runner
 from ifujax.lines.config import LineFitConfig
@@ -77,7 +77,7 @@ def _fitter(sample: SimulatedSpectra, precision: str) -> Callable[..., NDArray[n
     coords = setup.model.coords(sample.edges, window, n_pix)
     finder = StartFinder(setup, coords.pixel_velocity, coords.width)
     weights = rejection_weights(sample.wavelength, setup.model.rest_wavelengths, setup.guess_sigma, 0.0, ())
-    options = Options(linear="eliminate", max_iter=config.fit.max_iter, tolerance=config.fit.tolerance)
+    options = LeastSquaresOptions(linear="eliminate", max_iter=config.fit.max_iter, tolerance=config.fit.tolerance)
 
     def fit(values: NDArray[np.float64], ivar: NDArray[np.float64]) -> NDArray[np.float64]:
         with _stage("continuum"):

@@ -2,8 +2,8 @@
 
 ``PYTHONPATH=. python benchmarks/extraction.py`` extracts eight sources of the demonstration's cube (25 x 25 spaxels, 3,681
 channels, one HST image), scene included, and times in the same run what AutoSpec's arithmetic takes in plain numpy: sky, sums,
-two weighted spectra, a polynomial of degree 5 for every spaxel, two maps and their spectra. ``--crowded 1000 --channels 1000`` fits
-a field of that many sources (200 x 200 spaxels) and prints time, memory and coverage.
+two weighted spectra, a polynomial of degree 5 for every spaxel, two maps and their spectra. ``--crowded 1000 --channels 1000``
+fits a field of that many sources (200 x 200 spaxels) and prints time, memory and coverage.
 """
 
 from __future__ import annotations

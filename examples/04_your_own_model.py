@@ -26,7 +26,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ifujax
-from ifujax import Bounded, Normal, Observations, Options, ParameterSpace
+from ifujax import Bounded, LeastSquaresOptions, Normal, Observations, ParameterSpace
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["rest"], meta_fields=["linear_names"])
@@ -85,7 +85,9 @@ ivar = np.where(np.isfinite(values), sigma**-2, 0.0)
 # One call. Failed fits would be NaN with a reason in `status`; ``status == 0`` keeps every good one.
 
 start = {"temperature": 6.0, "velocity": 0.0, "width": 0.002, "depth": 0.5}
-fit = ifujax.fit_batch(model, space, Observations(values, ivar, wavelength), start, options=Options(linear="eliminate"))
+fit = ifujax.fit_batch(
+    model, space, Observations(values, ivar, wavelength), start, options=LeastSquaresOptions(linear="eliminate")
+)
 good = fit.status == 0
 print(f"{good.sum()} of {n_spectra} fitted, median reduced chi2 {np.median((fit.chi2 / fit.dof)[good]):.3f}")
 for name in truth:
@@ -123,7 +125,7 @@ from ifujax.inference.sampling.sample import sample_batch  # noqa: E402
 
 faint = np.argsort(truth["depth"] * truth["width"])[:24]
 obs = Observations(values[faint], ivar[faint], wavelength)
-options = Options(linear="eliminate")
+options = LeastSquaresOptions(linear="eliminate")
 fit = ifujax.fit_batch(model, space, obs, start, options=options)
 draws = sample_batch(model, space, obs, fit, options=options, linear_sigma=[100.0], seed=1)
 print(f"{np.sum(draws.status == 0)} of {len(faint)} posteriors are sound")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ifujax.inference.least_squares import fit_batch
     from ifujax.inference.linear import solve_linear
     from ifujax.inference.observations import Observations
-    from ifujax.inference.options import Options
+    from ifujax.inference.options import LeastSquaresOptions
     from ifujax.inference.parameters import ParameterSpace
     from ifujax.inference.priors import HalfNormal, LogNormal, Normal
     from ifujax.inference.results import FitResult
@@ -106,7 +106,7 @@ _HOME = {
     "MoffatPSF": "models.psf",
     "Normal": "inference.priors",
     "Observations": "inference.observations",
-    "Options": "inference.options",
+    "LeastSquaresOptions": "inference.options",
     "ParameterSpace": "inference.parameters",
     "photometry_table": "photometry.table",
     "PhotometryOptions": "photometry.config",
@@ -161,13 +161,13 @@ __all__ = [
     "ImagePhotometry",
     "JointPhotometry",
     "Kinematics",
+    "LeastSquaresOptions",
     "Line",
     "LoadedFit",
     "LogNormal",
     "MoffatPSF",
     "Normal",
     "Observations",
-    "Options",
     "ParameterSpace",
     "PhotometryOptions",
     "SamplingOptions",

@@ -158,32 +158,27 @@ def summary_table(results: tuple[SourceResult, ...] | list[SourceResult]) -> Tab
     table["status"] = Column([row.status for row in rows], description="0 = extracted; bits")
     table["warn"] = Column([row.warn for row in rows], description="advisory bits")
     table["flags"] = [names(row.status, STATUS_FLAGS) or names(row.warn, WARN_FLAGS) for row in rows]
-    table["snr_scene"] = Column(number("snr_scene"), description="median signal to noise of a channel, scene model")
-    table["snr_reference"] = Column(number("snr_reference"), description="the same of the reference spectrum")
-    table["flux_scene"] = Column(number("flux_scene"), description="median flux density, scene model")
+    table["snr_scene"] = Column(number("snr_scene"), format=".4g", description="median signal to noise of a channel, scene model")
+    table["snr_reference"] = Column(number("snr_reference"), format=".4g", description="the same of the reference spectrum")
+    table["flux_scene"] = Column(number("flux_scene"), format=".4g", description="median flux density, scene model")
     table["contamination"] = Column(
-        number("contamination"), description="light of neighbours over the source's own in its PSF-weighted spectrum"
+        number("contamination"),
+        format=".4g",
+        description="light of neighbours over the source's own in its PSF-weighted spectrum",
     )
-    table["error_inflation"] = Column(number("inflation"), description="error of the scene's flux over that of a lone source")
+    table["error_inflation"] = Column(
+        number("inflation"), format=".4g", description="error of the scene's flux over that of a lone source"
+    )
     table["neighbour"] = Column(
         [str(row.numbers.get("neighbour", "") or "") for row in rows], description="most correlated source"
     )
-    table["correlation"] = Column(number("correlation"), description="of the errors of both")
-    table["core_chi2"] = Column(number("misfit"), description="chi2 per degree of freedom of what is left in the source's core")
-    table["core_residual"] = Column(number("residual"), description="its size relative to the source")
+    table["correlation"] = Column(number("correlation"), format=".4g", description="of the errors of both")
+    table["core_chi2"] = Column(
+        number("misfit"), format=".4g", description="chi2 per degree of freedom of what is left in the source's core"
+    )
+    table["core_residual"] = Column(number("residual"), format=".4g", description="its size relative to the source")
     table["pixels"] = Column([int(row.numbers.get("pixels", 0)) for row in rows], description="of the object mask")
     table["reference"] = [row.classic.reference if row.classic is not None else "" for row in rows]
     table["seconds"] = Column([round(row.seconds, 3) for row in rows], unit="s")
     table["reason"] = [row.reason for row in rows]
-    for name in (
-        "snr_scene",
-        "snr_reference",
-        "flux_scene",
-        "contamination",
-        "error_inflation",
-        "correlation",
-        "core_chi2",
-        "core_residual",
-    ):
-        table[name].info.format = ".4g"
     return table

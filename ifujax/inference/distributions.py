@@ -16,7 +16,6 @@ import numpy as np
 
 from ifujax.errors import UsageError
 from ifujax.inference.precision import working_precision
-from ifujax.inference.priors import kind_of
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,6 @@ class Recipe:
             leaves.append(jnp.reshape(numbers[first : first + count], shape))
             first += count
         return jax.tree.unflatten(self.tree, leaves)
-
-
-def recipe_of(prior: Any) -> Recipe | None:
-    """Return the recipe of a prior that is a distribution of another kind than those of `ifujax.inference.priors`."""
-    return Recipe.of(prior) if prior is not None and kind_of(prior) == "distribution" else None
 
 
 def numbers_of(distribution: Any) -> list[float]:

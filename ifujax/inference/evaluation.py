@@ -20,7 +20,7 @@ from jax import Array, lax
 from ifujax.errors import UsageError
 from ifujax.inference.cholesky import solve_spd
 from ifujax.inference.nonnegative import solve_nonnegative
-from ifujax.inference.options import Options
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.parameters import ParameterSpace
 
 _MANY_INPUTS = 64
@@ -158,7 +158,7 @@ def design_columns(model: Any, params: Any, coords: Any) -> tuple[tuple[Array, .
     return tuple(design), offset
 
 
-def n_linear(model: Any, options: Options) -> int:
+def n_linear(model: Any, options: LeastSquaresOptions) -> int:
     """Number of coefficients in the model's eliminated linear block."""
     return len(model.linear_names) if options.linear != "keep" else 0
 
@@ -174,7 +174,7 @@ def inner(columns: Sequence[Array], others: Sequence[Array]) -> Array:
     return jnp.einsum("bip,bjp->bij", jnp.stack(columns, axis=1), jnp.stack(others, axis=1))
 
 
-def solve_linear_block(gram_matrix: Array, rhs: Array, options: Options) -> tuple[Array, Array]:
+def solve_linear_block(gram_matrix: Array, rhs: Array, options: LeastSquaresOptions) -> tuple[Array, Array]:
     """Solve the linear block's normal equations; also return which coefficients are free (0/1)."""
     scale = _root_diagonal(gram_matrix)
     live = (scale > 0).astype(rhs.dtype)
@@ -190,7 +190,7 @@ def solve_linear_block(gram_matrix: Array, rhs: Array, options: Options) -> tupl
 
 
 def _robust_block(
-    whole: list[Array], residual: Array, weight: Array, start: tuple[Array, Array], options: Options
+    whole: list[Array], residual: Array, weight: Array, start: tuple[Array, Array], options: LeastSquaresOptions
 ) -> tuple[Array, Array]:
     """Return the linear block that minimises a robust loss, by reweighting: one solved by plain squares is no minimum of it."""
     stacked = jnp.stack(whole, axis=1)
@@ -230,7 +230,7 @@ class Linearised:
     free: Array
 
 
-def linearise(model: Any, options: Options, block: Block, x: Array, *, slopes: bool = True) -> Linearised:
+def linearise(model: Any, options: LeastSquaresOptions, block: Block, x: Array, *, slopes: bool = True) -> Linearised:
     """Solve the linear block at `x` (batch, n), and differentiate the model there, unless no `slopes` are wanted."""
     columns: list[Array] = []
     xs = tuple(x[:, j] for j in range(x.shape[1]))
@@ -266,7 +266,7 @@ def linearise(model: Any, options: Options, block: Block, x: Array, *, slopes: b
     return Linearised(residual, columns, whitened, linear, free)
 
 
-def evaluate(model: Any, options: Options, block: Block, x: Array) -> Evaluation:
+def evaluate(model: Any, options: LeastSquaresOptions, block: Block, x: Array) -> Evaluation:
     """Evaluate a batch of fits at free vectors `x` (batch, n)."""
     n = x.shape[1]
     at = linearise(model, options, block, x)
@@ -298,7 +298,7 @@ def reweighted(at: Linearised, pixel_weight: Array | None) -> tuple[list[Array],
     return [c * pixel_weight for c in at.columns], [d * pixel_weight for d in at.design], at.residual * pixel_weight
 
 
-def _projection(linear_hessian: Array, cross: Array, options: Options) -> Array:
+def _projection(linear_hessian: Array, cross: Array, options: LeastSquaresOptions) -> Array:
     """Return ``cross @ inverse(linear_hessian) @ cross^T``."""
     scale = _root_diagonal(linear_hessian)
     safe = jnp.where(scale > 0, scale, 1.0)
@@ -309,7 +309,7 @@ def _projection(linear_hessian: Array, cross: Array, options: Options) -> Array:
     return jnp.einsum("bki,bkj->bij", rhs, solved)
 
 
-def loss(residual: Array, weight: Array, options: Options) -> tuple[Array, Array | None]:
+def loss(residual: Array, weight: Array, options: LeastSquaresOptions) -> tuple[Array, Array | None]:
     """Return the objective of each row and, where the loss is robust, the root weight of each pixel."""
     if options.loss == "gaussian":
         return jnp.sum(residual * residual, axis=1), None

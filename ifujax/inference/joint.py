@@ -26,8 +26,8 @@ from ifujax.inference.evaluation import Block, add_priors, as_model, evaluate, g
 from ifujax.inference.joint_result import JointResult
 from ifujax.inference.joint_space import JointSpace, empty_space
 from ifujax.inference.levenberg_marquardt import FIRST_DAMPING
-from ifujax.inference.observations import Observations, spread_axes
-from ifujax.inference.options import Options
+from ifujax.inference.observations import Observations
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.runner import inside_line
@@ -47,7 +47,7 @@ def fit_joint(
     obs: Observations,
     start: Mapping[str, Any],
     *,
-    options: Options = Options(),
+    options: LeastSquaresOptions = LeastSquaresOptions(),
     derived: Derived | None = None,
     precision: str = "float64",
     devices: Any = None,
@@ -125,7 +125,7 @@ class _Problem:
         model: Any,
         space: JointSpace,
         obs: Observations,
-        options: Options,
+        options: LeastSquaresOptions,
         derived: Derived | None,
         precision: str,
         devices: list[Any],
@@ -133,8 +133,7 @@ class _Problem:
         self.model, self.space, self.obs, self.options = model, space, obs, options
         self.derived, self.precision, self.devices = derived, precision, devices
         self.dtype = dtype_of(precision)
-        axes = jax.tree.leaves(spread_axes(obs.coords, obs.coords_axes))
-        self.coords_axes = tuple(None if axis < 0 else axis for axis in axes)
+        self.coords_axes = obs.flat_axes
         self.wide = JointSpace(space.shared.broadcast(obs.batch), space.local.broadcast(obs.batch))
         self.root = np.sqrt(np.asarray(obs.ivar, dtype=np.float64))
         self.n_own = space.local.n_free + n_linear(model, options)
@@ -387,7 +386,7 @@ def _split(hessian: Any, s: int, counted: Any) -> dict[str, Any]:
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _reduced(model: Any, options: Options, s: int, block: Block, x: Any, counted: Any) -> dict[str, Any]:
+def _reduced(model: Any, options: LeastSquaresOptions, s: int, block: Block, x: Any, counted: Any) -> dict[str, Any]:
     at = evaluate(model, options, block, x)
     gradient = jnp.where(counted[:, None], at.gradient, 0.0)
     return _split(at.hessian, s, counted) | {
@@ -398,7 +397,7 @@ def _reduced(model: Any, options: Options, s: int, block: Block, x: Any, counted
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _normal(model: Any, options: Options, s: int, block: Block, x: Any, counted: Any) -> dict[str, Any]:
+def _normal(model: Any, options: LeastSquaresOptions, s: int, block: Block, x: Any, counted: Any) -> dict[str, Any]:
     at = linearise(model, options, block, x)
     chi2, pixel_weight = loss(at.residual, block.root_weight, options)
     columns, design, _ = reweighted(at, pixel_weight)
@@ -407,7 +406,7 @@ def _normal(model: Any, options: Options, s: int, block: Block, x: Any, counted:
 
 @partial(jax.jit, static_argnums=(1, 2))
 def _report(
-    model: Any, options: Options, derived: Derived | None, block: Block, x: Any, covariance: Any, felt: Any
+    model: Any, options: LeastSquaresOptions, derived: Derived | None, block: Block, x: Any, covariance: Any, felt: Any
 ) -> dict[str, Any]:
     at = linearise(model, options, block, x)
     _, pixel_weight = loss(at.residual, block.root_weight, options)

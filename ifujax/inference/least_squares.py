@@ -11,7 +11,7 @@ from ifujax.inference.batching import choose_devices
 from ifujax.inference.evaluation import as_model
 from ifujax.inference.levenberg_marquardt import CONVERGED, FAILED
 from ifujax.inference.observations import Observations
-from ifujax.inference.options import DEFAULT_OPTIONS, Options
+from ifujax.inference.options import DEFAULT_OPTIONS, LeastSquaresOptions
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.results import FitResult
 from ifujax.inference.runner import Runner
@@ -26,7 +26,7 @@ def fit_batch(
     obs: Observations,
     start: Mapping[str, Any] | Any,
     *,
-    options: Options = DEFAULT_OPTIONS,
+    options: LeastSquaresOptions = DEFAULT_OPTIONS,
     derived: Derived | None = None,
     precision: str = "float64",
     devices: Sequence[Any] | str | None = None,
@@ -48,7 +48,7 @@ def fit_batch(
     start : mapping of str to array, or array
         Named values, scalars or (batch,), of all free parameters; or free vectors (batch, n) or,
         for several starts a fit, (starts, batch, n) - NaN rows are no start. The lowest chi2 wins.
-    options : Options
+    options : LeastSquaresOptions
     derived : Derived, optional
         Further quantities to compute with their errors.
     precision : "float64" or "float32"
@@ -91,7 +91,7 @@ def evaluate_batch(
     obs: Observations,
     x: np.ndarray,
     *,
-    options: Options = DEFAULT_OPTIONS,
+    options: LeastSquaresOptions = DEFAULT_OPTIONS,
     derived: Derived | None = None,
     precision: str = "float64",
     devices: Sequence[Any] | str | None = None,

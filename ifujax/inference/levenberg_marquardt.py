@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from ifujax.inference.cholesky import solve_spd
 from ifujax.inference.evaluation import Block, Evaluation, box_of, evaluate, n_linear
-from ifujax.inference.options import Options
+from ifujax.inference.options import LeastSquaresOptions
 
 RUNNING, CONVERGED, FAILED, STUCK = 0, 1, 2, 3
 FIRST_DAMPING = 1e-3
@@ -52,7 +52,7 @@ class State:
     phase: Array
 
 
-def advance(model: Any, options: Options, block: Block, state: State, n_steps: Array) -> State:
+def advance(model: Any, options: LeastSquaresOptions, block: Block, state: State, n_steps: Array) -> State:
     """Run up to `n_steps` iterations, or fewer when every row has ended.
 
     A row that has not been evaluated yet has an infinite chi2 and no move: its first iteration

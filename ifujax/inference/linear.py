@@ -23,7 +23,7 @@ from ifujax.inference.batching import block_size, choose_devices, padded, run_bl
 from ifujax.inference.cholesky import solve_banded_spd, solve_spd
 from ifujax.inference.nonnegative import solve_nonnegative
 from ifujax.inference.observations import Observations
-from ifujax.inference.options import Options
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.precision import dtype_of
 from ifujax.inference.uncertainty import covariance_of
 
@@ -284,7 +284,7 @@ def _solve(problem: dict[str, Any], thresholds: Array, rounds: Array, bandwidth:
     if problem["floor"] is not None:
         result["at_limit"] = jnp.any(coefficients <= problem["floor"], axis=1)
     if wanted:
-        matrix, felt = covariance_of(normal, Options())
+        matrix, felt = covariance_of(normal, LeastSquaresOptions())
         result["covariance"] = jnp.where(felt[:, :, None] & felt[:, None, :], matrix, jnp.nan)
         result["unconstrained"] = jnp.any(~felt, axis=1)
     return result

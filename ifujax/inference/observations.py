@@ -76,6 +76,11 @@ class Observations:
     def n_pix(self) -> int:
         return self.values.shape[1]
 
+    @property
+    def flat_axes(self) -> tuple[int | None, ...]:
+        """The batch axis of every leaf of the coordinates, None where it is shared."""
+        return tuple(None if axis < 0 else axis for axis in jax.tree.leaves(spread_axes(self.coords, self.coords_axes)))
+
     def coords_of(self, rows: np.ndarray) -> Any:
         """Return the coordinates of some rows: shared leaves as they are, the others cut."""
         axes = spread_axes(self.coords, self.coords_axes)

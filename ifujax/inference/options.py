@@ -14,7 +14,7 @@ Normal = Literal["auto", "unrolled", "dense"]
 
 
 @dataclass(frozen=True)
-class Options:
+class LeastSquaresOptions:
     """Options of the least-squares engine.
 
     Parameters
@@ -75,4 +75,4 @@ class Options:
         return self.normal == "unrolled" or (self.normal == "auto" and n <= self.unrolled_limit)
 
 
-DEFAULT_OPTIONS = Options()
+DEFAULT_OPTIONS = LeastSquaresOptions()

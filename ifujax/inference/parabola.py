@@ -15,7 +15,7 @@ from ifujax.inference.batching import choose_devices, padded, run_blocks
 from ifujax.inference.cholesky import solve_spd
 from ifujax.inference.evaluation import Block, Evaluation, add_priors, as_model, box_of, evaluate, linearise, loss
 from ifujax.inference.observations import Observations
-from ifujax.inference.options import DEFAULT_OPTIONS, Options
+from ifujax.inference.options import DEFAULT_OPTIONS, LeastSquaresOptions
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.runner import Runner
 from ifujax.inference.uncertainty import covariance_of
@@ -34,7 +34,7 @@ def errors_hold(
     obs: Observations,
     x: np.ndarray,
     *,
-    options: Options = DEFAULT_OPTIONS,
+    options: LeastSquaresOptions = DEFAULT_OPTIONS,
     precision: str = "float64",
     devices: Sequence[Any] | str | None = None,
     blocks_for: int = 1,
@@ -95,7 +95,7 @@ def rises(
     obs: Observations,
     x: np.ndarray,
     *,
-    options: Options = DEFAULT_OPTIONS,
+    options: LeastSquaresOptions = DEFAULT_OPTIONS,
     precision: str = "float64",
     devices: Sequence[Any] | str | None = None,
     blocks_for: int = 1,
@@ -132,7 +132,7 @@ def _not_linear(model: Any, space: ParameterSpace) -> tuple[int, ...]:
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _rises(model: Any, options: Options, which: tuple[int, ...], block: Block, x: Array) -> tuple[Array, Array]:
+def _rises(model: Any, options: LeastSquaresOptions, which: tuple[int, ...], block: Block, x: Array) -> tuple[Array, Array]:
     """By how much chi2 rises at the steps, and by how much the parabola does: (batch, parameters, steps) each."""
     low, high = box_of(block)
     here = evaluate(model, options, block, x)

@@ -16,8 +16,8 @@ from ifujax.inference import status as bits
 from ifujax.inference.batching import block_size, padded, run_blocks
 from ifujax.inference.evaluation import Block, n_linear
 from ifujax.inference.levenberg_marquardt import FAILED, FIRST_DAMPING, RUNNING, STUCK, State, advance
-from ifujax.inference.observations import Observations, spread_axes
-from ifujax.inference.options import Options
+from ifujax.inference.observations import Observations
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.packed import Packed
 from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
@@ -41,7 +41,7 @@ class Runner:
         model: Any,
         space: ParameterSpace,
         obs: Observations,
-        options: Options,
+        options: LeastSquaresOptions,
         derived: Derived | None,
         precision: str,
         devices: list[Any],
@@ -58,8 +58,7 @@ class Runner:
         self.obs = obs
         self.dtype = dtype_of(precision)
         self.wide = space.broadcast(obs.batch)
-        axes = jax.tree.leaves(spread_axes(obs.coords, obs.coords_axes))
-        self.coords_axes = tuple(None if axis < 0 else axis for axis in axes)
+        self.coords_axes = obs.flat_axes
 
     def block(self, rows: np.ndarray, precision: str, *, errors: bool = False) -> Block:
         """Gather some rows into a block in working precision, with what only `errors` need if these are wanted."""
@@ -335,12 +334,14 @@ def inside_line(space: ParameterSpace, x: Any) -> Any:
 
 
 @partial(jax.jit, static_argnums=(1,))
-def _iterate(model: Any, options: Options, block: Block, state: State, n_steps: Any) -> State:
+def _iterate(model: Any, options: LeastSquaresOptions, block: Block, state: State, n_steps: Any) -> State:
     return advance(model, options, block, state, n_steps)
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _finish(model: Any, options: Options, derived: Derived | None, block: Block, x: Any) -> tuple[Packed, dict[str, Any]]:
+def _finish(
+    model: Any, options: LeastSquaresOptions, derived: Derived | None, block: Block, x: Any
+) -> tuple[Packed, dict[str, Any]]:
     end = finish(model, options, derived, block, x)
     sample = {name: end.pop(name) for name in ("slopes", "covariance") if name in end}
     return Packed.of(end, x.dtype), sample

@@ -11,7 +11,7 @@ import numpy as np
 
 from ifujax.errors import UsageError, unknown
 from ifujax.inference import densities
-from ifujax.inference.distributions import Recipe, numbers_of, recipe_of
+from ifujax.inference.distributions import Recipe, numbers_of
 from ifujax.inference.priors import Prior, check_prior, kind_of, location_and_scale, support_of
 from ifujax.inference.structure import Entry, Structure, moving_kind
 
@@ -184,7 +184,9 @@ def _with_prior(place: Place, prior: Prior, lower: np.ndarray, upper: np.ndarray
         except UsageError as error:
             raise UsageError(f"{entry.name!r}: {error}") from None
     has_lower, has_upper = entry.has_lower or bool(np.isfinite(low)), entry.has_upper or bool(np.isfinite(high))
-    return replace(entry, prior=kind_of(prior), recipe=recipe_of(prior), has_lower=has_lower, has_upper=has_upper)
+    kind = kind_of(prior)
+    recipe = Recipe.of(prior) if kind == "distribution" else None
+    return replace(entry, prior=kind, recipe=recipe, has_lower=has_lower, has_upper=has_upper)
 
 
 def _columns(array: Any, first: int, count: int) -> list[np.ndarray]:

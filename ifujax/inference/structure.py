@@ -13,7 +13,7 @@ import numpy as np
 from ifujax.errors import UsageError
 from ifujax.inference.constraints import Expression, parse
 from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
-from ifujax.inference.distributions import Recipe, recipe_of
+from ifujax.inference.distributions import Recipe
 from ifujax.inference.priors import PriorKind, kind_of
 
 
@@ -104,6 +104,7 @@ def entry_of(name: str, item: Declaration, shape: tuple[int, ...], known: Mappin
     if isinstance(item, Fixed):
         return Entry(name, shape, "fixed")
     if isinstance(item, Bounded):
+        kind = None if item.prior is None else kind_of(item.prior)
         return Entry(
             name,
             shape,
@@ -112,7 +113,7 @@ def entry_of(name: str, item: Declaration, shape: tuple[int, ...], known: Mappin
             below=expression(item.below, "upper limit"),
             has_lower=bool(np.isfinite(item.lower)),
             has_upper=bool(np.isfinite(item.upper)),
-            prior=None if item.prior is None else kind_of(item.prior),
-            recipe=recipe_of(item.prior),
+            prior=kind,
+            recipe=Recipe.of(item.prior) if kind == "distribution" else None,
         )
     raise UsageError(f"{name!r} must be declared with Bounded, Fixed or Tied; got {type(item).__name__}.")

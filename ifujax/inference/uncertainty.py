@@ -35,7 +35,7 @@ from ifujax.inference.evaluation import (
     reweighted,
     unit_of,
 )
-from ifujax.inference.options import Options
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.residuals import SAMPLE, residual_sums
 from ifujax.inference.subtracted import two_steps
 
@@ -61,7 +61,7 @@ class Derived:
     held: Callable[..., Any] | None = None
 
 
-def covariance_of(hessian: Array, options: Options) -> tuple[Array, Array]:
+def covariance_of(hessian: Array, options: LeastSquaresOptions) -> tuple[Array, Array]:
     """Invert the curvature (batch, n, n); also return which elements the data constrain.
 
     Parameters at a bound count as free: their error is what the curvature gives, never zero.
@@ -85,7 +85,7 @@ def covariance_of(hessian: Array, options: Options) -> tuple[Array, Array]:
     return jnp.where(keep, inverse / (size[:, :, None] * size[:, None, :]), 0.0), felt
 
 
-def finish(model: Any, options: Options, derived: Derived | None, block: Block, x: Array) -> dict[str, Any]:
+def finish(model: Any, options: LeastSquaresOptions, derived: Derived | None, block: Block, x: Array) -> dict[str, Any]:
     """Evaluate solutions: chi2, named values, errors, covariance, derived quantities.
 
     Returns a dict of arrays with a leading batch axis: ``chi2``, ``params`` and ``error`` (dicts by name), ``linear`` and

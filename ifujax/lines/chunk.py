@@ -15,7 +15,7 @@ from ifujax.inference import status as bits
 from ifujax.inference.correlation import Autocorrelation
 from ifujax.inference.least_squares import evaluate_batch, fit_batch
 from ifujax.inference.observations import Observations
-from ifujax.inference.options import Options
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.parabola import errors_hold
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.residuals import N_ABSORBED, N_SUMS
@@ -159,7 +159,7 @@ class ChunkFitter:
         self.preparation.find_lines(self.finder)
         windows = check_windows(self.setup.lines, cube.rest_wavelength)
         self.derived = line_quantities(config.equivalent_width.sigma_factor, windows)
-        self.options = Options(
+        self.options = LeastSquaresOptions(
             linear="eliminate" if model.n_continuum else "keep",
             max_iter=config.fit.max_iter,
             tolerance=config.fit.tolerance,

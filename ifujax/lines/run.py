@@ -21,7 +21,7 @@ from ifujax.lines.ifscube.adapt import adapted_config, adapted_cube
 from ifujax.lines.ifscube.fitter import CompatFitter
 from ifujax.lines.ifscube.sequence import fit_in_order
 from ifujax.lines.neighbours.passes import Passes, asks_neighbours
-from ifujax.lines.noise import NoiseStep
+from ifujax.lines.noise_step import NoiseStep
 from ifujax.lines.results import CubeFit
 from ifujax.progress import Progress
 

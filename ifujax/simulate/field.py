@@ -108,7 +108,7 @@ def simulate_field(
     wavelength = np.arange(4750.0, 9350.0, 5.0) if wavelength is None else np.asarray(wavelength, float)
     n_y, n_x = shape
     x, y = rng.uniform(2.0, n_x - 3.0, n_sources), rng.uniform(2.0, n_y - 3.0, n_sources)
-    level = np.exp(rng.uniform(*np.log(flux), n_sources))
+    level = np.exp(rng.uniform(np.log(flux[0]), np.log(flux[1]), n_sources))
     redshifts = rng.uniform(0.0, 0.3, n_sources)
     tilt = rng.normal(0.0, 0.5, n_sources)
     spectra = level[:, None] * (wavelength / 7000.0) ** tilt[:, None]

@@ -11,7 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifujax import Bounded, Fixed, Normal, Observations, Options, ParameterSpace, Tied, fit_batch, fit_joint, solve_linear
+from ifujax import (
+    Bounded,
+    Fixed,
+    LeastSquaresOptions,
+    Normal,
+    Observations,
+    ParameterSpace,
+    Tied,
+    fit_batch,
+    fit_joint,
+    solve_linear,
+)
 from ifujax.inference import linear
 from tests.inference.problems import X
 
@@ -50,7 +61,7 @@ def problem(rng, batch=20, n_pix=60, lower=-5.0, fixed=0.1, ratio=0.5, prior=0.3
 
 
 def test_fit_batch_traces_once(rng):
-    options = Options(warm_up=False)
+    options = LeastSquaresOptions(warm_up=False)
     CALLS.clear()
     fit_batch(*problem(rng), options=options)
     first = CALLS["gaussian"]

@@ -7,7 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ifujax import Bounded, DataError, Fixed, Normal, Observations, Options, ParameterSpace, Tied, UsageError, fit_batch
+from ifujax import (
+    Bounded,
+    DataError,
+    Fixed,
+    LeastSquaresOptions,
+    Normal,
+    Observations,
+    ParameterSpace,
+    Tied,
+    UsageError,
+    fit_batch,
+)
 from ifujax.inference import status as bits
 from tests.inference.problems import START, Peak, X, peak_numpy, peaks, scipy_fit
 
@@ -18,7 +29,7 @@ WIDE = ParameterSpace.build(
 TIGHT = ParameterSpace.build(
     {"centre": Bounded(-0.5, 0.8), "width": Bounded(0.9, 1.2), "height": Bounded(0, 8), "level": Bounded(-1, 0.2)}
 )
-FAST = Options(warm_up=False)
+FAST = LeastSquaresOptions(warm_up=False)
 """Half the compilation."""
 NAMES = ("centre", "width", "height", "level")
 
@@ -72,7 +83,7 @@ def test_bijections_agree_with_the_active_set(data, wide):
     space = ParameterSpace.build(
         {"centre": Bounded(-5, 5), "width": Bounded(0.2, 5), "height": Bounded(0), "level": Bounded(upper=9)}
     )
-    line = fit_batch(MODEL, space, data, START, options=Options(bounds="transform", warm_up=False))
+    line = fit_batch(MODEL, space, data, START, options=LeastSquaresOptions(bounds="transform", warm_up=False))
     assert (line.status == 0).all()
     np.testing.assert_allclose(line.chi2, wide.chi2, rtol=1e-7)
     assert (np.abs(table(line.params) - table(wide.params)) < 2e-3 * table(wide.error)).all()
@@ -150,7 +161,9 @@ def test_eliminated_block_gives_the_same_fit(data, wide, linear):
     shift = 3.0
     shifted = Observations(data.values + shift, data.ivar, X)
     space = ParameterSpace.build({"centre": Bounded(-5, 5), "width": Bounded(0.2, 5)})
-    fit = fit_batch(MODEL, space, shifted, {"centre": 0.0, "width": 1.5}, options=Options(linear=linear, warm_up=False))
+    fit = fit_batch(
+        MODEL, space, shifted, {"centre": 0.0, "width": 1.5}, options=LeastSquaresOptions(linear=linear, warm_up=False)
+    )
     assert fit.covariance_names == NAMES
     assert fit.n_free == 4
     np.testing.assert_allclose(fit.chi2, wide.chi2, rtol=1e-8)
@@ -164,7 +177,7 @@ def test_nonnegative_coefficients(data):
     space = ParameterSpace.build({"centre": Bounded(-5, 5), "width": Bounded(0.2, 5)})
     values = data.values - 1.2
     obs = Observations(values, data.ivar, X)
-    fit = fit_batch(MODEL, space, obs, {"centre": 0.0, "width": 1.5}, options=Options(linear="nnls", warm_up=False))
+    fit = fit_batch(MODEL, space, obs, {"centre": 0.0, "width": 1.5}, options=LeastSquaresOptions(linear="nnls", warm_up=False))
     assert (fit.status == 0).all()
     assert (fit.linear >= 0).all()
     assert (fit.linear[:, 1] == 0).sum() > 10
@@ -178,7 +191,7 @@ def test_student_t_loss(data):
     nu = 3.0
     values = data.values.copy()
     values[:, ::9] += 8.0
-    options = Options(loss="student_t", degrees=nu, warm_up=False)
+    options = LeastSquaresOptions(loss="student_t", degrees=nu, warm_up=False)
     fit = fit_batch(MODEL, WIDE, Observations(values, data.ivar, X), START, options=options)
     assert (fit.status == 0).all()
 
@@ -198,7 +211,7 @@ def test_student_t_loss_with_a_linear_block(data):
     nu = 3.0
     values = data.values.copy()
     values[:, ::9] += 8.0
-    options = Options(loss="student_t", degrees=nu, linear="eliminate", warm_up=False)
+    options = LeastSquaresOptions(loss="student_t", degrees=nu, linear="eliminate", warm_up=False)
     space = ParameterSpace.build({"centre": Bounded(-5, 5), "width": Bounded(0.2, 5)})
     fit = fit_batch(MODEL, space, Observations(values, data.ivar, X), {"centre": 0.0, "width": 1.5}, options=options)
     assert (fit.status == 0).all()
@@ -286,6 +299,6 @@ def test_misuse_is_told_before_anything_is_compiled(data):
     with pytest.raises(UsageError, match="model must be"):
         fit_batch({"a": 1}.keys(), WIDE, data, START)
     with pytest.raises(UsageError, match="loss must be one of"):
-        Options(loss="huber")
+        LeastSquaresOptions(loss="huber")
     with pytest.raises(UsageError, match="ivar must"):
         Observations(np.zeros((1, 2)), np.array([[1.0, -1.0]]))

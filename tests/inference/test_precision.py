@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ifujax import Bounded, Options, ParameterSpace, UsageError, fit_batch, solve_linear
+from ifujax import Bounded, LeastSquaresOptions, ParameterSpace, UsageError, fit_batch, solve_linear
 from ifujax.inference import runner
 from ifujax.inference.precision import working_precision
 from tests.inference.problems import START, Peak, peaks
 
 SPACE = ParameterSpace.build({"centre": Bounded(-5, 5), "width": Bounded(0.2, 5)})
 SHORT = {name: START[name] for name in ("centre", "width")}
-OPTIONS = Options(linear="eliminate", warm_up=False)
+OPTIONS = LeastSquaresOptions(linear="eliminate", warm_up=False)
 
 
 def fit(precision="float64", rows=12):
@@ -79,7 +79,13 @@ def test_programs_get_arrays_of_their_own_precision(monkeypatch):
         return iterate(model, options, block, state, n_steps)
 
     monkeypatch.setattr(runner, "_iterate", spy)
-    fit_batch(Shifted(), SPACE, peaks(np.random.default_rng(1), 3)[0], SHORT, options=Options(linear="eliminate", warm_up=True))
+    fit_batch(
+        Shifted(),
+        SPACE,
+        peaks(np.random.default_rng(1), 3)[0],
+        SHORT,
+        options=LeastSquaresOptions(linear="eliminate", warm_up=True),
+    )
     assert seen == {(np.dtype(kind), frozenset({np.dtype(kind)})) for kind in ("float32", "float64")}
 
 

@@ -18,10 +18,10 @@ from ifujax import (
     Bounded,
     Fixed,
     HalfNormal,
+    LeastSquaresOptions,
     LogNormal,
     Normal,
     Observations,
-    Options,
     ParameterSpace,
     Tied,
     UsageError,
@@ -527,7 +527,7 @@ def test_a_prior_in_a_fit_is_one_more_residual(prior, mean, counts):
     values = 1.0 + 0.3 * np.random.default_rng(5).normal(size=(3, 8))
     obs = Observations(values, np.full_like(values, 1 / 0.09), coords)
     space = ParameterSpace.build({"level": Bounded(-10, 10, prior=prior)})
-    fit = fit_batch(level, space, obs, {"level": 0.5}, options=Options(warm_up=False))
+    fit = fit_batch(level, space, obs, {"level": 0.5}, options=LeastSquaresOptions(warm_up=False))
     precision = 8 / 0.09 + (1 / 0.05**2 if counts else 0.0)
     expected = (values.sum(axis=1) / 0.09 + (mean / 0.05**2 if counts else 0.0)) / precision
     np.testing.assert_allclose(fit.params["level"], expected, rtol=1e-6)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import BSpline, make_lsq_spline
 
-from ifujax import Bounded, Normal, Observations, Options, ParameterSpace, fit_batch, fit_joint, solve_linear
+from ifujax import Bounded, LeastSquaresOptions, Normal, Observations, ParameterSpace, fit_batch, fit_joint, solve_linear
 from ifujax.inference import status as bits
 from tests.inference.problems import START, Peak, X, peak_numpy, peaks, scipy_fit
 
@@ -21,7 +21,7 @@ def test_spectra(rng):
     obs, truth = peaks(rng, 30)
     space = ParameterSpace.build({"centre": Bounded(-5, 5), "width": Bounded(0.2, 5)})
     start = {name: START[name] for name in ("centre", "width")}
-    fit = fit_batch(Peak(), space, obs, start, options=Options(linear="eliminate", warm_up=False))
+    fit = fit_batch(Peak(), space, obs, start, options=LeastSquaresOptions(linear="eliminate", warm_up=False))
     pulls = np.concatenate([(fit.params[name] - truth[name]) / fit.error[name] for name in ("centre", "width")])
     assert (fit.status == 0).all()
     assert np.abs(pulls).max() < 5
@@ -67,7 +67,11 @@ def test_image_stamps(rng):
     obs = Observations(flat, np.full_like(flat, sigma**-2), coords, {"reference": 0, "u": None, "v": None})
     space = ParameterSpace.build({"dx": Bounded(-3, 3), "dy": Bounded(-3, 3), "fwhm": Bounded(0.5, 8)})
     fit = fit_batch(
-        Stamp((size, size)), space, obs, {"dx": 0.0, "dy": 0.0, "fwhm": 3.0}, options=Options(linear="eliminate", warm_up=False)
+        Stamp((size, size)),
+        space,
+        obs,
+        {"dx": 0.0, "dy": 0.0, "fwhm": 3.0},
+        options=LeastSquaresOptions(linear="eliminate", warm_up=False),
     )
     assert (fit.status == 0).all()
     for name, value in truth.items():
@@ -128,7 +132,7 @@ def slit_spaces(**local):
 @pytest.fixture(scope="module")
 def joint(slits):
     shared, local, start = slit_spaces()
-    return fit_joint(Slit(), shared, local, slits[0], start, options=Options(linear="eliminate"))
+    return fit_joint(Slit(), shared, local, slits[0], start, options=LeastSquaresOptions(linear="eliminate"))
 
 
 def test_joint_fit_of_150_parameters_and_eliminated_fluxes(slits, joint):
@@ -197,7 +201,7 @@ def test_bad_blocks_are_left_out(slits, joint):
     shift = np.zeros(N_SLITS)
     shift[20] = np.nan
     obs = Observations(values, ivar, obs.coords, obs.coords_axes)
-    fit = fit_joint(Slit(), shared, local, obs, start | {"shift": shift}, options=Options(linear="eliminate"))
+    fit = fit_joint(Slit(), shared, local, obs, start | {"shift": shift}, options=LeastSquaresOptions(linear="eliminate"))
     assert fit.status == 0
     assert {int(i): int(fit.block_status[i]) for i in np.flatnonzero(fit.block_status)} == {
         3: bits.NO_DATA.value,
@@ -207,7 +211,7 @@ def test_bad_blocks_are_left_out(slits, joint):
     assert np.isnan(fit.local["shift"][[3, 8, 20]]).all()
     assert (np.abs(fit.shared["surface"] - joint.shared["surface"]) < 2 * joint.shared_error["surface"]).all()
     empty = Observations(values, np.zeros_like(ivar), obs.coords, obs.coords_axes)
-    none = fit_joint(Slit(), shared, local, empty, start, options=Options(linear="eliminate"))
+    none = fit_joint(Slit(), shared, local, empty, start, options=LeastSquaresOptions(linear="eliminate"))
     assert none.status == bits.NO_DATA.value
     assert np.isnan(none.shared["surface"]).all()
 
@@ -225,7 +229,7 @@ def test_joint_bounds_and_units(rng):
     best = scipy_fit(residual, [0.05, 0.9] + [5.0, 0.0] * 8, low, high)
     for factor in (1.0, 1e-20, 1e20):
         scaled = Observations(obs.values * factor, obs.ivar / factor**2, X)
-        fit = fit_joint(Peak(), shared, None, scaled, start, options=Options(linear="eliminate"))
+        fit = fit_joint(Peak(), shared, None, scaled, start, options=LeastSquaresOptions(linear="eliminate"))
         assert fit.status == 0
         assert fit.chi2 == pytest.approx(2 * best.cost, rel=1e-7)
         assert fit.warn == bits.AT_BOUND.value

@@ -64,7 +64,7 @@ def planes_of(cube: Cube, box: tuple[slice, slice] = (slice(None), slice(None)),
         where = slice(first, min(first + step, n_wave))
         place = (where, *box)
         values = np.asarray(cube.values[place], dtype=np.float64)
-        if cube.uncertainty_kind == "ivar" and cube.flags is None and cube.spatial_mask is None:
+        if cube.uncertainty is not None and cube.uncertainty_kind == "ivar" and cube.flags is None and cube.spatial_mask is None:
             ivar = np.asarray(cube.uncertainty[place], dtype=np.float64)
             good = np.isfinite(ivar) & (ivar > 0) & np.isfinite(values)
             if not good.all():
@@ -86,7 +86,7 @@ def planes_of(cube: Cube, box: tuple[slice, slice] = (slice(None), slice(None)),
 
 
 def made_ready(cube: Cube) -> Cube:
-    """Return a cube whose planes are cheap to go through again and again: a small one in memory, as values and inverse variances."""
+    """Return a cube whose planes are cheap to go through again: a small one in memory, as values and inverse variances."""
     cube = _with_noise(cube)
     if np.prod(cube.shape) > _SMALL:
         return cube

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ifujax.errors import UsageError
 from ifujax.inference.evaluation import as_model, n_linear
 from ifujax.inference.observations import Observations, spread_axes
-from ifujax.inference.options import Options
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.precision import dtype_of
 from ifujax.inference.results import FitResult
@@ -35,7 +35,7 @@ class Problem:
         space: ParameterSpace,
         obs: Observations,
         fit: FitResult,
-        options: Options,
+        options: LeastSquaresOptions,
         sampling: SamplingOptions,
         linear_sigma: ArrayLike | None,
         seed: int,
@@ -66,7 +66,7 @@ class Problem:
         self.wide = space.broadcast(obs.batch)
         self.linear_root = self._linear_root(linear_sigma)
         self.axes = jax.tree.map(lambda axis: None if axis < 0 else axis, spread_axes(obs.coords, obs.coords_axes))
-        self.flat_axes = tuple(None if axis < 0 else axis for axis in jax.tree.leaves(spread_axes(obs.coords, obs.coords_axes)))
+        self.flat_axes = obs.flat_axes
         self.z, self.covariance = laplace(space, self.wide, fit)
 
     def _linear_root(self, sigma: ArrayLike | None) -> np.ndarray:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from ifujax.inference import status as bits
 from ifujax.inference.batching import choose_devices, padded, run_blocks
 from ifujax.inference.observations import Observations
-from ifujax.inference.options import DEFAULT_OPTIONS, Options
+from ifujax.inference.options import DEFAULT_OPTIONS, LeastSquaresOptions
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.results import FitResult
@@ -38,7 +38,7 @@ def sample_batch(
     obs: Observations,
     fit: FitResult,
     *,
-    options: Options = DEFAULT_OPTIONS,
+    options: LeastSquaresOptions = DEFAULT_OPTIONS,
     sampling: SamplingOptions = DEFAULT_SAMPLING,
     linear_sigma: ArrayLike | None = None,
     seed: int = 0,

@@ -19,7 +19,7 @@ from ifujax.inference.batching import block_size, padded
 from ifujax.inference.least_squares import evaluate_batch
 from ifujax.inference.levenberg_marquardt import FAILED
 from ifujax.inference.observations import Observations
-from ifujax.inference.options import Options
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.precision import working_precision
 from ifujax.inference.runner import Runner
@@ -103,7 +103,7 @@ def find_solutions(
     fitted: np.ndarray,
     starts: np.ndarray,
     *,
-    options: Options,
+    options: LeastSquaresOptions,
     precision: str,
     devices: Sequence[Any],
 ) -> Solutions:

@@ -17,7 +17,7 @@ from jax import Array
 
 from ifujax.inference.cholesky import factorise, substitute
 from ifujax.inference.evaluation import design_columns
-from ifujax.inference.options import Options
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.parameters import ParameterSpace
 
 
@@ -39,7 +39,7 @@ class Target:
     space : ParameterSpace
     linear_root : array (K,)
         Inverse prior standard deviation of the eliminated coefficients; 0 for a flat prior.
-    options : Options
+    options : LeastSquaresOptions
         Of the fit; its loss and linear block count here.
     """
 
@@ -49,7 +49,7 @@ class Target:
     coords: Any
     space: ParameterSpace
     linear_root: Any
-    options: Options
+    options: LeastSquaresOptions
 
     @property
     def eliminates(self) -> bool:

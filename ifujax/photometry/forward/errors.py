@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ifujax.inference.options import Options
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.priors import Normal
 from ifujax.models.psf import SMALLEST_BETA, MoffatPSF
 from ifujax.photometry.config import PhotometryOptions
@@ -15,7 +15,7 @@ from ifujax.photometry.forward.noise import correlated, noisy, residual_correlat
 from ifujax.photometry.forward.preparation import Prepared
 from ifujax.photometry.forward.reference import HstTransform
 
-DEGREES = Options().degrees
+DEGREES = LeastSquaresOptions().degrees
 """Of freedom of Student's t: what the engine takes."""
 _LEAST_CURVATURE = 0.1
 

@@ -13,7 +13,7 @@ import numpy as np
 from ifujax.inference import status as bits
 from ifujax.inference.least_squares import fit_batch
 from ifujax.inference.observations import Observations
-from ifujax.inference.options import Options
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.precision import working_precision
 from ifujax.inference.results import FitResult
@@ -27,7 +27,7 @@ from ifujax.photometry.forward.reference import HstTransform
 from ifujax.photometry.forward.verdict import robust_factor, verdict
 from ifujax.photometry.outcome import Outcome
 
-ENGINE = Options(linear="eliminate", warm_up=False, tolerance=1e-5, max_iter=200)
+ENGINE = LeastSquaresOptions(linear="eliminate", warm_up=False, tolerance=1e-5, max_iter=200)
 SCALES = {"dx": 0.01, "dy": 0.01, "fwhm": 0.01, "beta": 0.1}
 """Sizes that count as 1 inside the fit."""
 _TURNS = 3
@@ -61,7 +61,7 @@ def model_of(prepared: Prepared, options: PhotometryOptions) -> SceneModel:
     )
 
 
-def engine_of(model: SceneModel, options: PhotometryOptions) -> Options:
+def engine_of(model: SceneModel, options: PhotometryOptions) -> LeastSquaresOptions:
     """Return the engine's options for a model, whose linear block may be empty."""
     engine = replace(ENGINE, loss=options.loss)
     return engine if model.linear_names else replace(engine, linear="keep")

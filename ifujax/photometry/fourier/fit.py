@@ -18,7 +18,7 @@ from ifujax.inference import status as bits
 from ifujax.inference.declarations import Bounded, Declaration, Fixed
 from ifujax.inference.joint import fit_joint
 from ifujax.inference.observations import Observations
-from ifujax.inference.options import Options
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.photometry.config import PhotometryOptions
 from ifujax.photometry.detection import DETECTED, PLAIN, gain_of, noise_power, search_of, without_place
@@ -35,7 +35,7 @@ FIRST_FWHM, FIRST_BETA = 0.5, 5.0
 BETA_RANGE = (0.1, 1e6)
 TAPER = 9
 """Pixels over which weights rise inside each border, unless an option says otherwise."""
-_ENGINE = Options(max_iter=200)
+_ENGINE = LeastSquaresOptions(max_iter=200)
 
 
 def fit_fourier(

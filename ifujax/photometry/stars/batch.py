@@ -16,7 +16,7 @@ from ifujax.inference.batching import pad_pixels
 from ifujax.inference.declarations import Bounded, Declaration, Fixed
 from ifujax.inference.least_squares import fit_batch
 from ifujax.inference.observations import Observations
-from ifujax.inference.options import Options
+from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.parameters import ParameterSpace
 from ifujax.inference.precision import working_precision
 from ifujax.inference.priors import Prior
@@ -31,7 +31,7 @@ from ifujax.photometry.stars.models import LINEAR, PER_PIXEL, FilteredStar, Moff
 from ifujax.robust import MAD_TO_SIGMA
 
 BETA_RANGE = (SMALLEST_BETA, 30.0)
-_ENGINE = Options(linear="eliminate", max_iter=100, warm_up=False)
+_ENGINE = LeastSquaresOptions(linear="eliminate", max_iter=100, warm_up=False)
 
 
 @dataclass(frozen=True, eq=False)

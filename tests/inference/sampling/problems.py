@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifujax import Bounded, Observations, Options, ParameterSpace
+from ifujax import Bounded, LeastSquaresOptions, Observations, ParameterSpace
 from ifujax.inference.precision import dtype_of
 from ifujax.inference.results import FitResult
 from ifujax.inference.sampling.targets import Target, as_numpy
 
 X = np.linspace(-6.0, 6.0, 40)
-ELIMINATE = Options(linear="eliminate")
+ELIMINATE = LeastSquaresOptions(linear="eliminate")
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["linear_names", "linear_in"])
@@ -62,7 +62,7 @@ def target_of(
     root_weight: np.ndarray,
     *,
     linear_sigma: Sequence[float] | None = None,
-    options: Options = ELIMINATE,
+    options: LeastSquaresOptions = ELIMINATE,
     scale: Mapping[str, float] | None = None,
     precision: str = "float64",
     coords: np.ndarray = X,

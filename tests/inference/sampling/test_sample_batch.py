@@ -12,7 +12,18 @@ import pytest
 from scipy.stats import gamma, kstest, lognorm, norm
 from scipy.stats import t as student
 
-from ifujax import Bounded, Fixed, HalfNormal, LogNormal, Normal, Observations, Options, ParameterSpace, UsageError, fit_batch
+from ifujax import (
+    Bounded,
+    Fixed,
+    HalfNormal,
+    LeastSquaresOptions,
+    LogNormal,
+    Normal,
+    Observations,
+    ParameterSpace,
+    UsageError,
+    fit_batch,
+)
 from ifujax.inference import status as bits
 from ifujax.inference.sampling import chains
 from ifujax.inference.sampling.importance import ROUNDS, ImportanceSampler, Weighted
@@ -247,7 +258,7 @@ def bump_problem(loss):
         priors = dict.fromkeys(priors)
     space = ParameterSpace.build({name: Bounded(*BUMP_BOXES[name], prior=prior) for name, prior in priors.items()})
     near = {"centre": [0.1, 0.2], "width": [1.4, 1.2], "height": [4.8, 1.3]}
-    return space, obs, fit_near(space, near, 0.2), Options(loss=loss)
+    return space, obs, fit_near(space, near, 0.2), LeastSquaresOptions(loss=loss)
 
 
 @pytest.mark.parametrize(
@@ -465,8 +476,8 @@ def test_a_fit_whose_parameters_are_all_linear():
         ({"linear_sigma": [1.0]}, r"linear_sigma must be \(2,\) or \(4, 2\)"),
         ({"linear_sigma": [1.0, 0.0]}, "linear_sigma must be"),
         ({"linear_sigma": [1.0, np.nan]}, "linear_sigma must be"),
-        ({"options": Options(linear="nnls")}, "'nnls'"),
-        ({"options": Options(linear="eliminate", loss="student_t")}, "loss must be 'gaussian'"),
+        ({"options": LeastSquaresOptions(linear="nnls")}, "'nnls'"),
+        ({"options": LeastSquaresOptions(linear="eliminate", loss="student_t")}, "loss must be 'gaussian'"),
         ({"precision": "float16"}, "precision must be"),
         ({"devices": "abacus"}, "abacus"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from scipy.special import expit, log_expit, logsumexp
 from scipy.stats import t as student
 
-from ifujax import Bounded, HalfNormal, Options
+from ifujax import Bounded, HalfNormal, LeastSquaresOptions
 from ifujax.inference.precision import working_precision
 from ifujax.inference.sampling.targets import draw_linear, log_density
 from tests.inference.sampling.problems import CONTINUUM, Lines, X, lines_numpy, target_of, wide_line
@@ -127,7 +127,7 @@ def test_student_t(data):
     values, root = data
     boxes = wide_line(level=Bounded(-10, 10), slope=Bounded(-10, 10, prior=HalfNormal(3.0)))
     z = np.concatenate([Z, 0.1 * np.ones((len(Z), 2))], axis=1)
-    options = Options(loss="student_t", degrees=3.0)
+    options = LeastSquaresOptions(loss="student_t", degrees=3.0)
     masked = replace(target_of(Lines(), boxes, values, root, options=options), root_weight=np.where(np.arange(40) < 5, 0, root))
     found = densities(masked, z)
     at, log_prior = values_of(Z)
@@ -156,7 +156,7 @@ def test_draws_of_the_coefficients(data, linear_sigma):
 
 def test_no_coefficients_to_draw(data):
     boxes = wide_line(level=Bounded(-10, 10), slope=Bounded(-10, 10))
-    target = target_of(Lines(), boxes, *data, options=Options())
+    target = target_of(Lines(), boxes, *data, options=LeastSquaresOptions())
     params = {"centre": 0.3, "width": 1.0, "first": 4.0, "level": 1.0, "slope": 0.0}
     with working_precision("float64"):
         assert draw_linear(target, params, jnp.zeros(0)).shape == (0,)
