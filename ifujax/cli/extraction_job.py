@@ -99,11 +99,9 @@ def run_extraction(request: Request, *, overwrite: bool, resume: bool, quiet: bo
         facts = {"settings": repr((settings.config, settings.from_catalog, settings.origin, plan.scene, plan.detection))}
         return run_identity(inputs, facts)
 
-    counts: list[int] = []
     # A list of all files would be as long as the catalogue: the work says where they are
     with job.hold(plan.cube, job.plans[0], identify(plan.cube)) as run:
         text, good = _extract(run, plan)
-    counts.append(good)
     if not quiet:
         typer.echo(text)
     if not good:
@@ -116,11 +114,10 @@ def _extract(run: Run, plan: _Plan) -> tuple[str, int]:
     from ifujax.extraction.products import source_hdus
     from ifujax.extraction.results import summary_table
     from ifujax.extraction.run import each_source, extractor_of, fit_scene
-    from ifujax.io.cubes import read_cube
     from ifujax.plotting.style import save
 
     settings, config = plan.settings, plan.settings.config
-    cube = _read(read_cube, plan)
+    cube = _read_cube(plan)
     images = dict(_named_images(settings.images))
     maps = dict(_named_images(settings.segmentations))
     extractor = extractor_of(cube, config, images, maps, plan.detection)
@@ -140,8 +137,7 @@ def _extract(run: Run, plan: _Plan) -> tuple[str, int]:
             if settings.plots and not run.finished(f"page {name}"):
                 figure = source_figure(result, settings.colormap)
                 run.write(f"page {name}", lambda draft, figure=figure: save(figure, draft, dpi=100))
-        # Only numbers are kept: a catalogue may be long
-        results.append(replace(result, cube=None, images={}, segmentations={}, scene={}, white=None, white_variance=None))
+        results.append(result.without_arrays())  # a catalogue may be long
         run.progress("extract", min(len(results), total), max(total, 1))
     table = summary_table(results)
     if scene is not None:
@@ -189,6 +185,9 @@ def _plan(request: Request) -> _Plan:
         raise UsageError("CUBE must be given, or DATACUBE in the parameter file; got neither.")
     if settings.catalog is None:
         raise UsageError("--catalog must be given, or CATALOG in the parameter file; got neither.")
+    for path in (settings.cube, *settings.images, *settings.segmentations):
+        if not path.is_file():
+            raise DataError(f"{path} must be a file; got none of that name. Check the path.")
     catalog = read_catalog(settings.catalog)
     if request.only is not None:
         catalog = _some(catalog, request.only)
@@ -298,8 +297,10 @@ def _named_images(paths: tuple[Path, ...]) -> list[tuple[str, Image]]:
     return list(zip(unique_names([base_name(path).upper() for path in paths]), [read_image(path) for path in paths], strict=True))
 
 
-def _read(read_cube, plan: _Plan) -> Cube:
+def _read_cube(plan: _Plan) -> Cube:
     """Read the cube, its planes as the settings name them."""
+    from ifujax.io.cubes import read_cube
+
     named: dict[str, Any] = dict(zip(("scidata", "variance", "flags"), plan.settings.extensions))
     if str(named.get("variance", "")).upper() == "IVAR":
         named["ivar"] = named.pop("variance")

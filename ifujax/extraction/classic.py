@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -171,7 +171,7 @@ def _cross_correlate(
     voxels: Voxels,
     chosen: np.ndarray,
     white: np.ndarray,
-    without_sky,
+    without_sky: Callable[[np.ndarray], Voxels],
     suffix: str,
     config: ExtractionConfig,
 ) -> None:

@@ -192,10 +192,14 @@ def _fits_spells(unit) -> bool:
 
 
 def _spectral_cards(wavelength: np.ndarray, kind: str) -> fits.Header | None:
-    """A linear axis; None where the wavelengths are not evenly spaced."""
+    """A linear or logarithmic axis (Greisen et al. 2006, A&A 446, 747); None where the wavelengths are neither."""
     step = (wavelength[-1] - wavelength[0]) / max(len(wavelength) - 1, 1)
-    if np.abs(wavelength - (wavelength[0] + step * np.arange(len(wavelength)))).max() > 1e-3 * abs(step):
-        return None
+    number = np.arange(len(wavelength))
+    if np.abs(wavelength - (wavelength[0] + step * number)).max() > 1e-3 * abs(step):
+        ratio = np.log(wavelength[-1] / wavelength[0]) / max(len(wavelength) - 1, 1)
+        if np.abs(wavelength - wavelength[0] * np.exp(ratio * number)).max() > 1e-3 * abs(step):
+            return None
+        step, kind = wavelength[0] * ratio, f"{kind}-LOG"
     header = fits.Header()
     for name, value in (
         ("WCSAXES", 1), ("CRVAL1", float(wavelength[0])), ("CRPIX1", 1.0), ("CUNIT1", "Angstrom"), ("CTYPE1", kind),

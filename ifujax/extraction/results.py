@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,6 +80,16 @@ class SourceResult:
         """All spectra by name, classic ones first."""
         classic = {} if self.classic is None else self.classic.spectra
         return {**classic, **self.scene}
+
+    def without_arrays(self) -> SourceResult:
+        """Return what a summary needs of it."""
+        classic = self.classic
+        if classic is not None:
+            classic = ClassicProducts(reference=classic.reference, fell_back=classic.fell_back)
+        return replace(
+            self, cube=None, white=None, white_variance=None, images={}, segmentations={}, classic=classic, scene={},
+            wavelength=np.empty(0),
+        )  # fmt: skip
 
     def __getitem__(self, name: str) -> SourceSpectrum:
         if name not in self.spectra:

@@ -193,6 +193,18 @@ def test_no_variance_and_given_psf(folder):
         assert "SPE_SCENE_STAT" in file
 
 
+def test_logarithmic_wavelengths(folder):
+    wavelength = 4750.0 * np.exp(2e-3 * np.arange(300))
+    made = field(np.random.default_rng(2), X, Y, np.full((3, 300), 5.0), wavelength)
+    write_cube("log.fits", made.cube.values, made.cube.uncertainty)
+    with fits.open("log.fits", mode="update") as file:
+        for name in ("DATA", "STAT"):
+            file[name].header.update({"CTYPE3": "AWAV-LOG", "CRVAL3": 4750.0, "CD3_3": 4750.0 * 2e-3})
+    assert main(["extract", "log.fits", "--catalog", "cat.txt", "--no-plots", "--output", "out", "-q"]) == 0
+    spectrum = read_spectrum(folder / "out" / "Source_11.fits", redshift=0.0)
+    np.testing.assert_allclose(spectrum.wavelength, wavelength, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -195,6 +195,20 @@ def test_galaxies_beside_stars():
     np.testing.assert_allclose(np.mean(ratios, axis=0), 1.0, atol=0.03)
 
 
+def test_a_large_field_with_few_sources():
+    rng = np.random.default_rng(19)
+    made, shape = galaxy_and_star(rng, 1.4)
+    wide = rng.normal(0.01, 0.08, (len(WAVELENGTH), 30, 150))
+    wide[:, :, 100:130] = made.cube.values
+    cube = Cube(wide, WAVELENGTH, np.full(wide.shape, 0.08**2), "variance")
+    moved = ImageShape(shape.values, shape.rows, slice(100, 130), SCALE)
+    scene = extract_scene(cube, made.x + 100, made.y, step=SCALE, shapes={0: moved})
+    np.testing.assert_allclose(scene.flux.sum(axis=1) / made.spectra.sum(axis=1), 1.0, atol=0.05)
+    np.testing.assert_allclose(scene.x, made.x + 100)
+    pulls = (scene.flux - made.spectra) / scene.error
+    assert 0.62 < np.mean(np.abs(pulls) < 1) < 0.74
+
+
 def test_errors_say_what_to_do():
     made = pair(np.random.default_rng(17), 1.2)
     with pytest.raises(DataError, match="must lie in the field"):

@@ -28,6 +28,8 @@ _START = FieldPSF(fwhm=0.8, beta=2.8, slope=-0.03)
 _REACHES = (3.0, 6.0)
 """FWHM within which sources are taken to have their light: where a Moffat profile has less than `_LOST` beyond."""
 _LOST = 0.005
+_SURROUNDINGS = 8.0
+"""Arcsec about the sources of which pixels tell the sky."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,11 @@ def extract_scene(
     if not inside.any():
         raise DataError(f"sources must lie in the field of {n_x} x {n_y} pixels (x, y); got none there. Check their coordinates.")
     middle = float(np.median(cube.wavelength))
+    at_x, at_y = x, y
+    cube, x, y = _about_sources(cube, x, y, inside, step)
+    n_y, n_x = cube.shape[1:]
+    away = round(float(at_y[0] - y[0])), round(float(at_x[0] - x[0]))
+    shapes = {k: shape.moved(*away) for k, shape in (shapes or {}).items()}
     cube = made_ready(cube)
     psf_fit = None
     bands = _bands(cube, x, y, inside, step, middle)
@@ -211,22 +218,41 @@ def extract_scene(
         _, between = nodes_of(cube.wavelength, at=bands.wavelength)
         degree = choose_sky_degree(bands, tiles, len(x), between)
     solution = solve_scene(cube, tiles, len(x), sky_degree=degree, nonnegative=options.nonnegative, progress=progress)
-    at_x = x + psf.dx / step[1]
-    at_y = y + psf.dy / step[0]
-    horne = horne_spectra(cube, at_x, at_y, step, psf, solution.sky)
+    moved_x, moved_y = x + psf.dx / step[1], y + psf.dy / step[0]
+    horne = horne_spectra(cube, moved_x, moved_y, step, psf, solution.sky)
     return Scene(
         wavelength=cube.wavelength,
         flux=solution.flux,
         error=np.sqrt(solution.variance),
         psf=psf,
         psf_fit=psf_fit,
-        x=x,
-        y=y,
-        contamination=contaminations(solution.flux, at_x, at_y, step, psf),
+        x=at_x,
+        y=at_y,
+        contamination=contaminations(solution.flux, moved_x, moved_y, step, psf),
         horne=horne,
         solution=solution,
         unit=cube.unit,
     )
+
+
+def _about_sources(
+    cube: Cube, x: np.ndarray, y: np.ndarray, inside: np.ndarray, step: tuple[float, float]
+) -> tuple[Cube, np.ndarray, np.ndarray]:
+    """Return the part of a cube that holds the sources and their surroundings, and where they are in it."""
+    n_y, n_x = cube.shape[1:]
+    boxes = []
+    for at, width, length in ((y, step[0], n_y), (x, step[1], n_x)):
+        margin = _SURROUNDINGS / width
+        low, high = int(np.floor(at[inside].min() - margin)), int(np.ceil(at[inside].max() + margin)) + 1
+        boxes.append(slice(max(low, 0), min(high, length)))
+    rows, columns = boxes
+    if rows == slice(0, n_y) and columns == slice(0, n_x):
+        return cube, x, y
+    planes = {name: getattr(cube, name) for name in ("values", "uncertainty", "flags", "stellar")}
+    cut = {name: None if plane is None else plane[:, rows, columns] for name, plane in planes.items()}
+    images = {name: getattr(cube, name) for name in ("spatial_mask", "bins")}
+    cut |= {name: None if image is None else image[rows, columns] for name, image in images.items()}
+    return replace(cube, celestial=None, **cut), x - columns.start, y - rows.start
 
 
 def reach_of(psf: FieldPSF, wavelengths: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.fft import next_fast_len
@@ -37,6 +37,11 @@ class ImageShape:
     step: tuple[float, float]
     fwhm: float = 0.0
     lowpassed: bool = False
+
+    def moved(self, dy: int, dx: int) -> ImageShape:
+        """Return the shape in a part of the field that begins at row `dy` and column `dx`."""
+        rows, columns = (slice(each.start - by, each.stop - by) for each, by in ((self.rows, dy), (self.columns, dx)))
+        return replace(self, rows=rows, columns=columns)
 
     def profiles(self, psf: FieldPSF, wavelengths: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Return the share of the source's flux in pixels of the field, (wave, y, x), through a PSF.
