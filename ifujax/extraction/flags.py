@@ -21,6 +21,9 @@ BLENDED = Flag(64, "blended", "a neighbour raises the error of the scene's flux 
 SCENE_MISFIT = Flag(128, "scene_misfit", "residuals in the source's core are no noise: no point, or an unknown neighbour")
 STAMP_ENLARGED = Flag(256, "stamp_enlarged", "the stamp was enlarged to hold the largest aperture")
 
+DUPLICATE = Flag(512, "duplicate", "at the place of an earlier source, which has all the light of the scene")
+
 WARN_FLAGS = (
     RESCUED, OTHER_REFERENCE, IMAGE_MISSING, NO_VARIANCE, PSF_ASSUMED, CATALOG_MOVED, BLENDED, SCENE_MISFIT, STAMP_ENLARGED,
+    DUPLICATE,
 )  # fmt: skip

@@ -392,6 +392,8 @@ def _with_scene(result: SourceResult, fitted: FittedScene, names: Mapping[int, s
         if others[other] > 0.01:
             numbers["neighbour"] = names[other]  # type: ignore[assignment]
             numbers["correlation"] = float(scene.correlation[k, other])
+    if scene.twins[k]:
+        warn |= flags.DUPLICATE.value
     if numbers["inflation"] > _BLENDED:
         warn |= flags.BLENDED.value
     if numbers["misfit"] > _MISFIT and numbers["residual"] > _RESIDUAL:

@@ -195,6 +195,44 @@ def test_galaxies_beside_stars():
     np.testing.assert_allclose(np.mean(ratios, axis=0), 1.0, atol=0.03)
 
 
+PLACES = np.array([8.0, 22, 40, 52, 10, 28, 45, 33]), np.array([9.0, 30, 12, 45, 50, 8, 30, 52])
+
+
+def eight(rng, **options):
+    """Eight sources of one flux, well apart."""
+    wavelength = WAVELENGTH[::4]
+    return field(rng, *PLACES, np.full((8, len(wavelength)), 20.0), wavelength, shape=(60, 60), beta=2.8, **options)
+
+
+def test_psf_is_that_of_the_narrowest():
+    """Galaxies without an image don't widen the PSF; they are flagged, stars are not."""
+    width = np.array([0.0, 0, 0, 0, 0.8, 0.6, 0.5, 1.0])
+    made = eight(np.random.default_rng(5), width=width)
+    scene = extract_scene(made.cube, *PLACES, step=SCALE)
+    assert abs(scene.psf.fwhm - 0.7) < 0.01
+    ratio = np.median(scene.flux, axis=1) / 20.0
+    np.testing.assert_allclose(ratio[:4], 1.0, atol=0.05)
+    flagged = (scene.misfit > 4) & (scene.residual > 0.05)
+    assert np.array_equal(flagged, width > 0)
+
+
+@pytest.mark.parametrize("fwhm", [0.45, 1.6])
+def test_other_seeing(fwhm):
+    made = eight(np.random.default_rng(6), fwhm=fwhm)
+    scene = extract_scene(made.cube, *PLACES, step=SCALE)
+    assert abs(scene.psf.fwhm / fwhm - 1) < 0.02
+    np.testing.assert_allclose(np.median(scene.flux, axis=1), 20.0, rtol=0.05)
+
+
+def test_a_source_listed_twice():
+    made = eight(np.random.default_rng(7))
+    x, y = (np.append(each, each[0]) for each in PLACES)
+    scene = extract_scene(made.cube, x, y, step=SCALE)
+    np.testing.assert_allclose(np.median(scene.flux[:8], axis=1), 20.0, rtol=0.05)
+    assert np.isnan(scene.flux[8]).all()
+    assert scene.twins.tolist() == [False] * 8 + [True]
+
+
 def test_a_large_field_with_few_sources():
     rng = np.random.default_rng(19)
     made, shape = galaxy_and_star(rng, 1.4)

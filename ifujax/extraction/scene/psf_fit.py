@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import OptimizeResult, least_squares
 
 from ifujax.extraction.scene.field import Bands
 from ifujax.extraction.scene.psf import NAMES, PER, FieldPSF, profiles_and_slopes
@@ -29,6 +29,10 @@ _ROUNDS = 3
 """Fits with the noise of each window scaled to what the model leaves there: stars count for more than what is no point."""
 _SETTLED = 0.01
 """Change of the parameters, in units of `_SCALES`, below which no further round is made."""
+_SELECTIONS = 3
+"""Times that windows which are wider than the narrowest are left out."""
+_KNOWN, _ALIKE = 0.1, 0.03
+"""Relative error of a window's own FWHM below which it is known, and difference that all may have."""
 _BACKGROUND = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 """Powers of x and y of the background of a window: a halo behind a source is no part of its PSF."""
 _NEAR = 0.75
@@ -184,23 +188,37 @@ def fit_psf(
     at = np.clip(base[list(free)], lower + 1e-9, upper - 1e-9)
     vector = base.copy()
     steps = np.array([_SCALES.get(NAMES[k], 0.05) for k in free])
-    for _ in range(_ROUNDS + 2 * bool(shapes)):
-        before = at
-        psf = FieldPSF.of(vector, start.wavelength)
-        blocks = [block.seen_through(psf, bands.wavelength, shapes) for block in blocks]
-        problem = _Problem(blocks, base, free, relative, area, centre, prior[:, 1])
-        found = least_squares(
-            problem.residuals, at, problem.slopes, bounds=(lower, upper),  # pyright: ignore[reportArgumentType]
-            xtol=1e-5, ftol=1e-7, max_nfev=30,
-            x_scale=steps,
-        )  # fmt: skip
-        at = np.clip(found.x, lower + 1e-9, upper - 1e-9)
-        vector[list(free)] = found.x
-        scales = [block.noise_scale(vector, free, relative, area) for block in blocks]
-        settled = np.all(np.abs(at - before) < _SETTLED * steps)
-        if (all(0.97 < scale < 1.03 for scale in scales) and not shapes) or settled:
+
+    def settle(
+        blocks: list[_Block], at: np.ndarray, vector: np.ndarray
+    ) -> tuple[list[_Block], np.ndarray, np.ndarray, OptimizeResult]:
+        """Fit again and again, the noise of each window scaled to what is left there."""
+        for turn in range(_ROUNDS + 2 * bool(shapes)):
+            before = at
+            psf = FieldPSF.of(vector, start.wavelength)
+            blocks = [block.seen_through(psf, bands.wavelength, shapes) for block in blocks]
+            problem = _Problem(blocks, base, free, relative, area, centre, prior[:, 1])
+            found = least_squares(
+                problem.residuals, at, problem.slopes, bounds=(lower, upper),  # pyright: ignore[reportArgumentType]
+                xtol=1e-5, ftol=1e-7, max_nfev=30, x_scale=steps,
+            )  # fmt: skip
+            at = np.clip(found.x, lower + 1e-9, upper - 1e-9)
+            vector = vector.copy()
+            vector[list(free)] = found.x
+            scales = [block.noise_scale(vector, free, relative, area) for block in blocks]
+            settled = bool(np.all(np.abs(at - before) < _SETTLED * steps))
+            if (all(0.97 < scale < 1.03 for scale in scales) and not shapes) or settled or turn == _ROUNDS + 2 * bool(shapes) - 1:
+                break
+            blocks = [block.scaled(scale) for block, scale in zip(blocks, scales)]
+        return blocks, at, vector, found
+
+    blocks, at, vector, found = settle(blocks, at, vector)
+    for _ in range(_SELECTIONS):
+        points = _narrowest(blocks, vector, relative, area)
+        if points.all():
             break
-        blocks = [block.scaled(scale) for block, scale in zip(blocks, scales)]
+        chosen = [block.scaled(1.0 / block.scale) for block, point in zip(blocks, points) if point]
+        blocks, at, vector, found = settle(chosen, at, vector)
     psf = FieldPSF.of(vector, start.wavelength)
     chi2 = float(np.sum(found.fun[len(free) :] ** 2))
     dof = max(sum(block.dof for block in blocks) - len(free), 1)
@@ -218,6 +236,23 @@ def fit_psf(
     errors["beta"] = errors.pop("inverse_beta") * psf.beta**2
     scale = float(np.median([block.scale**2 for block in blocks]))
     return PSFFit(psf, errors, scale * chi2 / dof, float(gain), bool(assumed))
+
+
+def _narrowest(blocks: list[_Block], vector: np.ndarray, relative: np.ndarray, area: float) -> np.ndarray:
+    """Return which windows are as narrow as the narrowest that is well known: the others hold sources that are no points."""
+    change, error = np.zeros(len(blocks)), np.full(len(blocks), np.inf)
+    for k, block in enumerate(blocks):
+        top = bottom = 0.0
+        for residual, slope in block.look(vector, (0,), relative, area):
+            top -= float(slope[:, 0] @ residual)
+            bottom += float(slope[:, 0] @ slope[:, 0])
+        if bottom > 0:
+            change[k], error[k] = top / bottom, bottom**-0.5
+    known = error < _KNOWN
+    if known.sum() < 2:
+        return np.ones(len(blocks), dtype=bool)
+    narrow = int(np.flatnonzero(known)[np.argmin(change[known])])
+    return ~known | (change - change[narrow] <= np.maximum(3.0 * np.hypot(error, error[narrow]), _ALIKE))
 
 
 class _Problem:

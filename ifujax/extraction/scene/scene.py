@@ -24,6 +24,10 @@ _BRIGHTEST = 25
 """Sources that the PSF is fitted to, at most."""
 _WINDOW = 2.5
 """Arcsec: half the side of a window of the fit of the PSF."""
+_WIDE, _WIDEST = 3.5, 9.0
+"""FWHM that it must be at least, up to this many arcsec: else the background takes the wings for its own."""
+_TWINS = 0.05
+"""FWHM within which two rows of a catalogue are one source."""
 _START = FieldPSF(fwhm=0.8, beta=2.8, slope=-0.03)
 _REACHES = (3.0, 6.0)
 """FWHM within which sources are taken to have their light: where a Moffat profile has less than `_LOST` beyond."""
@@ -93,6 +97,8 @@ class Scene:
         How many times as large as if the source stood alone its errors are.
     contamination : (source,) array
         Light of the others that a PSF-weighted extraction of this source alone takes for its own, over its own flux.
+    twins : (source,) bool array
+        Sources at the place of an earlier one, which has all the light; their fluxes are NaN.
     misfit, residual : (source,) arrays
         Of what is left in the core of the source, all wavelengths together: chi2 per degree of freedom, and its size relative to
         the source. Where both are large it is no point, or a neighbour is missing in the catalogue.
@@ -111,6 +117,7 @@ class Scene:
     x: np.ndarray
     y: np.ndarray
     contamination: np.ndarray
+    twins: np.ndarray
     horne: list[SourceSpectrum] = field(repr=False)
     solution: SceneSolution = field(repr=False)
     unit: str = ""
@@ -210,14 +217,15 @@ def extract_scene(
         psf = psf_fit.psf
     else:
         psf = options.psf
+    twins = _twins(x, y, step, _TWINS * psf.fwhm)
     nodes, _ = nodes_of(cube.wavelength)
     reach = options.reach or reach_of(psf, nodes)
     tiles = make_tiles((n_y, n_x), x, y, step, psf, nodes, reach, shapes)
     degree = options.sky_degree
     if degree is None:
         _, between = nodes_of(cube.wavelength, at=bands.wavelength)
-        degree = choose_sky_degree(bands, tiles, len(x), between)
-    solution = solve_scene(cube, tiles, len(x), sky_degree=degree, nonnegative=options.nonnegative, progress=progress)
+        degree = choose_sky_degree(bands, tiles, ~twins, between)
+    solution = solve_scene(cube, tiles, ~twins, sky_degree=degree, nonnegative=options.nonnegative, progress=progress)
     moved_x, moved_y = x + psf.dx / step[1], y + psf.dy / step[0]
     horne = horne_spectra(cube, moved_x, moved_y, step, psf, solution.sky)
     return Scene(
@@ -229,6 +237,7 @@ def extract_scene(
         x=at_x,
         y=at_y,
         contamination=contaminations(solution.flux, moved_x, moved_y, step, psf),
+        twins=twins,
         horne=horne,
         solution=solution,
         unit=cube.unit,
@@ -253,6 +262,17 @@ def _about_sources(
     images = {name: getattr(cube, name) for name in ("spatial_mask", "bins")}
     cut |= {name: None if image is None else image[rows, columns] for name, image in images.items()}
     return replace(cube, celestial=None, **cut), x - columns.start, y - rows.start
+
+
+def _twins(x: np.ndarray, y: np.ndarray, step: tuple[float, float], near: float) -> np.ndarray:
+    """Return which sources lie within `near` arcsec of an earlier one."""
+    from scipy.spatial import KDTree
+
+    twins = np.zeros(len(x), dtype=bool)
+    for first, second in sorted(KDTree(np.column_stack([x * step[1], y * step[0]])).query_pairs(near)):
+        if not twins[first]:
+            twins[second] = True
+    return twins
 
 
 def reach_of(psf: FieldPSF, wavelengths: np.ndarray) -> float:
@@ -304,20 +324,18 @@ def _fitted_psf(
     start = replace(start, dx=dx, dy=dy)
     signal = _signal(bands, x + dx / step[1], y + dy / step[0], step, start.fwhm)
     signal[~inside] = -np.inf
-    half = (int(np.ceil(_WINDOW / step[0])), int(np.ceil(_WINDOW / step[1])))
-    windows = choose_windows(x, y, signal, (n_y, n_x), half, half, _BRIGHTEST)
-    found = fit_psf(
-        bands,
-        windows,
-        x,
-        y,
-        step,
-        start,
-        offset=options.offset,
-        ellipticity=options.ellipticity,
-        drift=options.refraction,
-        shapes=shapes,
-    )
+    size = _WINDOW
+    while True:
+        half = (int(np.ceil(size / step[0])), int(np.ceil(size / step[1])))
+        windows = choose_windows(x, y, signal, (n_y, n_x), half, half, _BRIGHTEST)
+        found = fit_psf(
+            bands, windows, x, y, step, start, offset=options.offset, ellipticity=options.ellipticity, drift=options.refraction,
+            shapes=shapes,
+        )  # fmt: skip
+        wanted = min(_WIDE * found.psf.fwhm, _WIDEST)
+        if found.assumed or wanted < 1.2 * size:
+            break
+        size, start = wanted, found.psf
     if found.assumed:
         warnings.warn(
             f"the sources do not show the PSF (too faint, or no points): FWHM {_START.fwhm:g} arcsec and beta {_START.beta:g} "

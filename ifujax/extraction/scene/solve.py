@@ -160,19 +160,20 @@ def sky_terms(shape: tuple[int, int], degree: int) -> np.ndarray:
     return np.stack([x ** (total - k) * y**k for total in range(degree + 1) for k in range(total + 1)])
 
 
-def choose_sky_degree(bands: Bands, tiles: Sequence[Tile], n_sources: int, interpolation: np.ndarray, most: int = 4) -> int:
+def choose_sky_degree(bands: Bands, tiles: Sequence[Tile], sources: np.ndarray, interpolation: np.ndarray, most: int = 4) -> int:
     """Return the degree of the sky that the field calls for, by the Bayesian information criterion of its images.
 
     Parameters
     ----------
     bands : Bands
     tiles : sequence of Tile
-    n_sources : int
+    sources : (source,) bool array
+        Which are fitted.
     interpolation : (band, node) array
         Of the profiles, at the wavelengths of the bands.
     most : int
     """
-    shape = bands.values.shape[1:]
+    shape, n_sources = bands.values.shape[1:], len(sources)
     known = np.isfinite(bands.variance)
     ivar = np.where(known, 1.0 / np.where(known, bands.variance, 1.0), 0.0)
     terms = sky_terms((shape[0], shape[1]), most)
@@ -185,6 +186,7 @@ def choose_sky_degree(bands: Bands, tiles: Sequence[Tile], n_sources: int, inter
         for matrix, vector, square in zip(normal, right, squares):
             kept = np.zeros(len(vector), dtype=bool)
             kept[:count] = np.diag(matrix)[:count] > 0
+            kept[:n_sources] &= sources
             solved = _solve(matrix, vector, kept, 0)
             if solved is not None:
                 chi2 += max(float(square - solved[0] @ vector), 0.0)
@@ -222,7 +224,7 @@ def normal_equations(
 def solve_scene(
     cube: Cube,
     tiles: Sequence[Tile],
-    n_sources: int,
+    sources: np.ndarray,
     *,
     sky_degree: int = 0,
     nonnegative: bool = False,
@@ -235,7 +237,8 @@ def solve_scene(
     cube : Cube
     tiles : sequence of Tile
         From `make_tiles`, with the nodes of the cube's wavelengths.
-    n_sources : int
+    sources : (source,) bool array
+        Which are fitted; the others are NaN.
     sky_degree : int
         Of the polynomial over the field.
     nonnegative : bool
@@ -244,6 +247,7 @@ def solve_scene(
         ``progress("scene", done, total)`` counts channels.
     """
     n_wave, n_y, n_x = cube.shape
+    n_sources = len(sources)
     terms = sky_terms((n_y, n_x), sky_degree)
     n_sky = len(terms)
     size = n_sources + n_sky
@@ -268,7 +272,7 @@ def solve_scene(
             power = (tile.profiles**2).mean(axis=0)
             seen[:, tile.sources] += good @ power
             n_good[planes.where] += good.sum(axis=1).astype(int)
-        usable = seen > _SEEN * np.maximum(whole, 1e-300)
+        usable = (seen > _SEEN * np.maximum(whole, 1e-300)) & sources
         kept = np.concatenate([usable, np.broadcast_to((n_good[planes.where] > n_sky)[:, None], (count, n_sky))], axis=1)
         values, inverses = _solved(normal, right, kept, n_sources if nonnegative else 0)
         where = planes.where
@@ -281,8 +285,9 @@ def solve_scene(
         flux[:, where], sky[:, where] = values[:, :n_sources].T, values[:, n_sources:].T
         variance[:, where], sky_variance[:, where] = spread[:, :n_sources].T, spread[:, n_sources:].T
         for k in range(count):
-            if where.start + k in sampled and not lost[k].any():
+            if where.start + k in sampled and not lost[k][:n_sources][sources].any():
                 error = np.sqrt(np.diag(inverses[k])[:n_sources])
+                error[~sources] = np.nan
                 correlation += inverses[k][:n_sources, :n_sources] / np.outer(error, error)
                 inflation += error * np.sqrt(np.diag(normal[k])[:n_sources])
                 averaged += 1
