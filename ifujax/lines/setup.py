@@ -13,7 +13,7 @@ from ifujax.errors import IfujaxWarning, UsageError
 from ifujax.inference.constraints import parse
 from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
 from ifujax.inference.parameters import ParameterSpace
-from ifujax.lines.config import LSF, SHAPE_PARAMETERS, EmissionModel, Line, LineFitConfig
+from ifujax.lines.config import LSF, SHAPE_PARAMETERS, EmissionModel, Kinematics, Line, LineFitConfig
 from ifujax.models.doppler import C_KMS
 from ifujax.models.emission import EmissionSpectrum
 from ifujax.models.lsf import LineSpread
@@ -42,6 +42,11 @@ class Setup:
     strength_range: np.ndarray
     reach: np.ndarray
     line_windows: np.ndarray | None
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """The number of each line's kinematic group."""
+        return kinematic_groups(self.lines)
 
 
 def prepare(config: LineFitConfig, rest_edges: np.ndarray, redshift: float) -> Setup:
@@ -131,15 +136,28 @@ def _expressions(item: Declaration) -> list[str]:
     return [text for text in (item.above, item.below) if text] if isinstance(item, Bounded) else []
 
 
+def kinematic_groups(lines: tuple[Line, ...]) -> tuple[int, ...]:
+    """Return the number of each line's kinematic group: lines of a group share a Kinematics object."""
+    shared: list[Kinematics] = []
+    numbers = []
+    for line in lines:
+        number = next((k for k, each in enumerate(shared) if each is line.kinematics), len(shared))
+        if number == len(shared):
+            shared.append(line.kinematics)
+        numbers.append(number)
+    return tuple(numbers)
+
+
 def _declarations(lines: tuple[Line, ...]) -> dict[str, Declaration]:
     """Name every parameter; lines that share a Kinematics object follow the first of them."""
     leaders: dict[tuple[int, str], str] = {}
+    groups = kinematic_groups(lines)
     result: dict[str, Declaration] = {}
-    for line in lines:
+    for line, group in zip(lines, groups):
         strength = line.strength_declaration
         result[f"{line.name}.{line.strength}"] = replace(strength, start=None) if isinstance(strength, Bounded) else strength
         for role, item in _items(line)[1:]:
-            leader = leaders.setdefault((id(line.kinematics), role), line.name)
+            leader = leaders.setdefault((group, role), line.name)
             result[f"{line.name}.{role}"] = item if leader == line.name else Tied(f"{leader}.{role}")
     return result
 

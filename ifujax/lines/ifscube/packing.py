@@ -45,7 +45,6 @@ class Packing:
         self.setup = setup
         roles = SHAPE_PARAMETERS[setup.lines[0].shape]
         shape = (len(setup.lines), 1 + len(roles))
-        kinematics = list({id(line.kinematics): line.kinematics for line in setup.lines}.values())
         packed: list[np.ndarray] = []
         declared: list[Declaration] = []
         leading: list[Line] = []
@@ -56,8 +55,9 @@ class Packing:
             packed.append(_entries(shape, i, 0))
             declared.append(item)
             leading.append(line)
-        for group in kinematics:
-            members = [line.kinematics is group for line in setup.lines]
+        for number in range(max(setup.groups) + 1):
+            members = [group == number for group in setup.groups]
+            group = setup.lines[members.index(True)].kinematics
             for slot, role in enumerate(roles, start=1):
                 item = getattr(group, role)
                 if not isinstance(item, Fixed):

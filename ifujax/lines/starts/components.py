@@ -63,8 +63,8 @@ def components_of(setup: Setup, pixel_velocity: np.ndarray, width: np.ndarray) -
         Pixel widths, Angstrom; 0 for padding.
     """
     groups: dict[int, list[int]] = {}
-    for i, line in enumerate(setup.lines):
-        groups.setdefault(id(line.kinematics), []).append(i)
+    for i, number in enumerate(setup.groups):
+        groups.setdefault(number, []).append(i)
     rest = np.asarray(setup.model.rest_wavelengths)
     ordered = [sorted(group, key=lambda i: rest[i]) for group in groups.values()]
     found = [_component(setup, group, pixel_velocity, width) for group in ordered]

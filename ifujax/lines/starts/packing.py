@@ -77,7 +77,7 @@ def starts_of(setup: Setup, way: Named) -> Starts | None:
 
 def _corner(setup: Setup, i: int, j: int) -> tuple[float, float]:
     """Return h3 and h4 of the `j`-th other shape of line `i`: corners of their bounds in turn, all pairs of two components."""
-    group = list(dict.fromkeys(id(line.kinematics) for line in setup.lines)).index(id(setup.lines[i].kinematics))
+    group = setup.groups[i]
     signs = _CORNERS[(j + group * (j // len(_CORNERS))) % len(_CORNERS)]
     values = []
     for role, sign in zip(("h3", "h4"), signs):
