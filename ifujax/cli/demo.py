@@ -82,8 +82,8 @@ def describe_gas(fit: CubeFit) -> str:
     """Return some sentences about the gas that H-alpha shows; the lines must be named ``ha``, ``n2b``, ``s2a`` and ``s2b``."""
     import numpy as np
 
+    from ifujax.io.units import fits_unit
     from ifujax.lines.figures import amount_text
-    from ifujax.lines.products.headers import fits_unit
 
     usable = fit.status == 0
     detected = usable & (np.nan_to_num(fit["ha", "snr"]) > DETECTED)

@@ -20,7 +20,17 @@ _AREAS: dict[str, Any] = {
     " beam-1": units.beam,
 }
 _PER_FREQUENCY = units.erg / units.s / units.cm**2 / units.Hz
-_PER_WAVELENGTH = units.erg / units.s / units.cm**2 / units.AA
+_ALIASES = {
+    "spaxel": "pixel",
+    "Ang": "Angstrom",
+    "ang": "Angstrom",
+    "AA": "Angstrom",
+    "Angstroms": "Angstrom",
+    "A": "Angstrom",
+    "Å": "Angstrom",
+    "counts": "count",
+}
+"""Spellings of other programs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +53,15 @@ def per_wavelength(unit: str, wavelength: np.ndarray) -> Conversion | None:
     >>> per_wavelength("Jy", np.array([5000.0])).factor
     array([1.19916983e-12])
     """
+    parsed = parsed_unit(unit)
+    if parsed is None:
+        return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", units.UnitsWarning)
-            parsed: Any = units.Unit(unit)
-            whole = {suffix: parsed * area for suffix, area in _AREAS.items()}
-            suffix = next((suffix for suffix, each in whole.items() if each.is_equivalent(_PER_FREQUENCY)), None)
-            if suffix is None:
-                return None
-            scale = float(whole[suffix].to(_PER_FREQUENCY))
+        whole = {suffix: parsed * area for suffix, area in _AREAS.items()}
+        suffix = next((suffix for suffix, each in whole.items() if each.is_equivalent(_PER_FREQUENCY)), None)
+        if suffix is None:
+            return None
+        scale = float(whole[suffix].to(_PER_FREQUENCY))
     except (ValueError, TypeError, AttributeError):
         return None
     text = f"erg s-1 cm-2 Angstrom-1{suffix}"
@@ -63,22 +73,18 @@ def per_wavelength(unit: str, wavelength: np.ndarray) -> Conversion | None:
 
 
 def parsed_unit(text: str) -> Any | None:
-    """Return the unit that a BUNIT means, or None if it can't be told. ``A`` in a flux density is Angstrom, not ampere.
+    """Return the unit that a BUNIT means, or None if it can't be told. ``A`` beside other units is Angstrom, not ampere.
 
     Examples
     --------
     >>> f"{parsed_unit('10**(-20)*erg/s/cm**2/A').to('erg s-1 cm-2 Angstrom-1'):g}"
     '1e-20'
     """
-    known = [unit for each in (text, re.sub(r"\b(A|Ang|Angstroms)\b", "Angstrom", text)) if (unit := _parsed(each)) is not None]
-    return next((unit for unit in known if unit.is_equivalent(_PER_WAVELENGTH)), known[0] if known else None)
-
-
-def _parsed(text: str) -> Any | None:
+    spelled = re.sub(r"[A-Za-zÅ]+", lambda word: _ALIASES.get(word.group(), word.group()), text) if text.strip() != "A" else text
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", units.UnitsWarning)
-            return units.Unit(text)
+            return units.Unit(spelled)
     except (ValueError, TypeError, AttributeError):
         return None
 
@@ -90,3 +96,49 @@ def squared_unit(unit: str) -> str:
         with contextlib.suppress(ValueError):
             return (parsed**2).to_string("fits")
     return f"({unit})**2" if unit else ""
+
+
+def fits_unit(text: str, *, power: int = 1, times: str = "") -> str:
+    """Return a unit as the FITS standard spells it; one that astropy can't read stays as it was written.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``"10**(-20)*erg/s/cm**2/Angstrom"``.
+    power : int
+        The unit is raised to it.
+    times : str
+        A unit to multiply by.
+
+    Examples
+    --------
+    >>> fits_unit("10**(-20)*erg/s/cm**2/Angstrom", times="Angstrom")
+    '10**-20 erg s-1 cm-2'
+    """
+    text = text.strip()
+    if not text:
+        return ""
+    parsed = parsed_unit(text)
+    try:
+        if parsed is None:
+            raise ValueError(text)
+        unit = parsed**power * (units.Unit(times) if times else units.dimensionless_unscaled)
+        unit = units.CompositeUnit(_decade(float(unit.scale.real)), unit.bases, unit.powers)
+        return " ".join(sorted(unit.to_string("fits").split(), key=_habit))
+    except (ValueError, TypeError, AttributeError):
+        plain = text.encode("ascii", "replace").decode()
+        plain = f"({plain})**{power}" if power != 1 else plain
+        return f"{plain} {times}".strip()
+
+
+def _habit(word: str) -> tuple[bool, int]:
+    """Sort key: scale and numerator first, then s-1 cm-2 Angstrom-1 as the field writes it."""
+    under = word[-2:-1] == "-" and not word.startswith("10**")
+    order = ("s-", "cm-", "Angstrom-")
+    return under, next((i for i, name in enumerate(order) if under and word.startswith(name)), -1)
+
+
+def _decade(scale: float) -> float:
+    """Round a scale that is a power of ten but for floating-point noise: FITS allows no other."""
+    exponent = round(float(np.log10(scale)))
+    return 10.0**exponent if abs(scale / 10.0**exponent - 1) < 1e-9 else scale

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ifujax.inference.status import STATUS_FLAGS, decode
-from ifujax.lines.products.headers import fits_unit
+from ifujax.io.units import fits_unit
 from ifujax.models.doppler import C_KMS
 from ifujax.plotting import MapPanel, SpectrumPanel, cut_panel, fit_page, plot_map, plot_spectra, plot_spectrum
 

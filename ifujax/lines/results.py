@@ -407,7 +407,7 @@ class CubeFit:
     @property
     def units(self) -> dict[str, str]:
         """Unit of each quantity."""
-        from ifujax.lines.products.headers import fits_unit
+        from ifujax.io.units import fits_unit
 
         density, flux = fits_unit(self.cube.unit), fits_unit(self.cube.unit, times="Angstrom")
         return {

@@ -13,7 +13,6 @@ from astropy.wcs import WCS
 from ifujax.data.image import Image
 from ifujax.errors import DataError, IfujaxWarning, UsageError
 from ifujax.io.images import base_name, image_wcs, merged_header, read_image, read_image_header, write_image
-from ifujax.io.units import parsed_unit, squared_unit
 from tests.io.files import SKY, image, table, write
 
 VALUES = np.arange(12.0).reshape(3, 4) + 1
@@ -165,15 +164,3 @@ def test_unusable_coordinates_are_said():
 )
 def test_base_name(name, base):
     assert base_name(name) == base
-
-
-@pytest.mark.parametrize("unit", [FLUX, "1e-20 erg/s/cm2/A", "10^-20 erg s^-1 cm^-2 Angstrom^-1", "1E-20 erg/s/cm2/Ang"])
-def test_units_of_flux_density(unit):
-    assert parsed_unit(unit).to("erg s-1 cm-2 Angstrom-1") == pytest.approx(1e-20, rel=1e-12)
-
-
-def test_other_units():
-    assert parsed_unit("COUNTS/S") is None
-    assert parsed_unit("A").is_equivalent("ampere")
-    assert squared_unit("") == ""
-    assert squared_unit("COUNTS/S") == "(COUNTS/S)**2"

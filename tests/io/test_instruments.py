@@ -15,7 +15,6 @@ from ifujax.data.scaled import Scaled
 from ifujax.errors import DataError, IfujaxWarning, UsageError
 from ifujax.io.cubes import read_cube
 from ifujax.io.instruments import MANGA_DAP_BITS, MANGA_DRP_BITS
-from ifujax.io.units import per_wavelength
 from tests.io.files import LINEAR, SHAPE, SKY, data, generic, image, table, write
 from tests.reference import reference_data
 
@@ -157,29 +156,6 @@ def test_jwst_kinds_of_error(tmp_path):
     assert read_cube(jwst(tmp_path / "v.fits", cards, primary={"ERRTYPE": "VAR"}), redshift=0).uncertainty_kind == "variance"
     with pytest.raises(DataError, match=r"ERRTYPE .* got 'IERR'"):
         read_cube(jwst(tmp_path / "i.fits", cards, primary={"ERRTYPE": "IERR"}))
-
-
-@pytest.mark.parametrize(
-    ("unit", "expected"),
-    [
-        ("Jy", "erg s-1 cm-2 Angstrom-1"),
-        ("1e-26 erg/s/cm2/Hz", "erg s-1 cm-2 Angstrom-1"),
-        ("mJy/pix", "erg s-1 cm-2 Angstrom-1 pix-1"),
-    ],
-)
-def test_per_frequency(unit, expected):
-    waves = np.array([5000.0, 10000.0])
-    found = per_wavelength(unit, waves)
-    assert found.unit == expected
-    jansky = {"Jy": 1.0, "1e-26 erg/s/cm2/Hz": 1e-3, "mJy/pix": 1e-3}[unit]
-    np.testing.assert_allclose(found.factor, jansky * 1e-23 * 2.99792458e18 / waves**2)
-
-
-@pytest.mark.parametrize(
-    "unit", ["", "10**(-20)*erg/s/cm**2/Angstrom", "1E-17 erg/s/cm^2/Ang/spaxel", "parrots", "counts", "adu"]
-)
-def test_other_units_stay(unit):
-    assert per_wavelength(unit, np.array([5000.0])) is None
 
 
 def test_inverse_variance_is_converted_too(tmp_path):

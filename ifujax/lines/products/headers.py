@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy import units
 from astropy.io import fits
 
 from ifujax.inference.status import Flag
@@ -21,67 +20,12 @@ if TYPE_CHECKING:
 
 _LINEAR = 1e-6
 """Largest deviation from a linear (or logarithmic) axis, relative to the wavelength, that a header may hide."""
-_ALIASES = {
-    "spaxel": "pixel",
-    "Ang": "Angstrom",
-    "ang": "Angstrom",
-    "AA": "Angstrom",
-    "A": "Angstrom",
-    "Å": "Angstrom",
-    "counts": "count",
-}
 _STRUCTURE = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|GROUPS|EXTNAME|EXTVER|EXTLEVEL|BSCALE|BZERO|BLANK|BUNIT|"
     r"CHECKSUM|DATASUM|DATAMIN|DATAMAX|END|Z?TILE\d*|ZIMAGE|ZCMPTYPE|"
     r"WCSAXES|WCSNAME|C(TYPE|UNIT|RVAL|RPIX|DELT|ROTA|RDER|SYER|NAME)\d+[A-Z]?|(CD|PC|PV|PS)\d+_\d+[A-Z]?|LONPOLE|LATPOLE"
 )
 """Cards of the input's primary header that describe its own array, not the observation."""
-
-
-def fits_unit(text: str, *, power: int = 1, times: str = "") -> str:
-    """Return a unit as the FITS standard spells it; one that astropy can't read stays as it was written.
-
-    Parameters
-    ----------
-    text : str
-        Such as ``"10**(-20)*erg/s/cm**2/Angstrom"``.
-    power : int
-        The unit is raised to it.
-    times : str
-        A unit to multiply by.
-
-    Examples
-    --------
-    >>> fits_unit("10**(-20)*erg/s/cm**2/Angstrom", times="Angstrom")
-    '10**-20 erg s-1 cm-2'
-    """
-    text = text.strip()
-    if not text:
-        return ""
-    spelled = re.sub(r"[A-Za-zÅ]+", lambda word: _ALIASES.get(word.group(), word.group()), text)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", units.UnitsWarning)
-            unit = units.Unit(spelled) ** power * (units.Unit(times) if times else units.dimensionless_unscaled)
-        unit = units.CompositeUnit(_decade(float(unit.scale.real)), unit.bases, unit.powers)
-        return " ".join(sorted(unit.to_string("fits").split(), key=_habit))
-    except (ValueError, TypeError, AttributeError):
-        plain = text.encode("ascii", "replace").decode()
-        plain = f"({plain})**{power}" if power != 1 else plain
-        return f"{plain} {times}".strip()
-
-
-def _habit(word: str) -> tuple[bool, int]:
-    """Sort key: scale and numerator first, then s-1 cm-2 Angstrom-1 as the field writes it."""
-    under = word[-2:-1] == "-" and not word.startswith("10**")
-    order = ("s-", "cm-", "Angstrom-")
-    return under, next((i for i, name in enumerate(order) if under and word.startswith(name)), -1)
-
-
-def _decade(scale: float) -> float:
-    """Round a scale that is a power of ten but for floating-point noise: FITS allows no other."""
-    exponent = round(float(np.log10(scale)))
-    return 10.0**exponent if abs(scale / 10.0**exponent - 1) < 1e-9 else scale
 
 
 def map_header(cube: Cube, axes: int = 2) -> fits.Header:

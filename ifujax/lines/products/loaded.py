@@ -15,8 +15,8 @@ from ifujax.data.spaxels import gather
 from ifujax.errors import DataError, UsageError, unknown
 from ifujax.inference.precision import working_precision
 from ifujax.inference.status import NOT_CONVERGED, STATUS_FLAGS, STRUCTURED_RESIDUALS, WARN_FLAGS, decode
+from ifujax.io.units import fits_unit
 from ifujax.lines.noise import worst_in_words
-from ifujax.lines.products.headers import fits_unit
 from ifujax.lines.products.ifscube import status_sentence
 from ifujax.models.doppler import C_KMS
 from ifujax.models.emission import FWHM_OF_SIGMA, EmissionSpectrum

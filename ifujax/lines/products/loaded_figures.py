@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ifujax.inference.status import STATUS_FLAGS, decode
+from ifujax.io.units import fits_unit
 from ifujax.lines.figures import map_panel, map_panel_figure, panel_figure, spectrum_panel
-from ifujax.lines.products.headers import fits_unit
 from ifujax.plotting import cut_panel
 
 if TYPE_CHECKING:

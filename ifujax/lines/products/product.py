@@ -21,12 +21,12 @@ from astropy.io import fits
 from ifujax.inference.status import SKIPPED, STATUS_FLAGS, WARN_FLAGS, Flag
 from ifujax.io.output import atomic_path
 from ifujax.io.streamed import LargeImage, append_large, release
+from ifujax.io.units import fits_unit
 from ifujax.lines.chunk import SHAPE_QUANTITIES
 from ifujax.lines.products.headers import (
     bit_cards,
     configuration_table,
     cube_header,
-    fits_unit,
     map_header,
     noise_table,
     primary_header,

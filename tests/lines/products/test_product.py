@@ -19,7 +19,7 @@ from ifujax.inference.status import NO_DATA, SKIPPED, STATUS_FLAGS, WARN_FLAGS
 from ifujax.io import streamed
 from ifujax.lines.config import LSF, EmissionModel, Kinematics, Line
 from ifujax.lines.figures import example_spaxels, strongest_line
-from ifujax.lines.products.headers import cube_header, fits_unit
+from ifujax.lines.products.headers import cube_header
 from ifujax.lines.products.maps import extension_names
 from ifujax.lines.products.product import BAD_INPUT, SPAXEL_FAILED
 from ifujax.lines.run import fit_cube
@@ -232,20 +232,6 @@ def test_units(product):
     assert "BUNIT" not in header
     assert header["PLANE002"] == "ha velocity"
     assert header["PUNIT002"] == "km s-1"
-
-
-@pytest.mark.parametrize(
-    ("text", "flux"),
-    [
-        ("10**(-20)*erg/s/cm**2/Angstrom", "10**-20 erg s-1 cm-2"),
-        ("1e-17 erg/s/cm^2/Ang", "10**-17 erg s-1 cm-2"),
-        ("erg/s/cm2/A", "erg s-1 cm-2"),
-        ("DN per lenslet", "DN per lenslet Angstrom"),
-        ("", ""),
-    ],
-)
-def test_fits_unit(text, flux):
-    assert fits_unit(text, times="Angstrom") == flux
 
 
 def test_maps(fit, tmp_path):
