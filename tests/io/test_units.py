@@ -57,3 +57,10 @@ def test_per_frequency(unit, expected):
 )
 def test_fits_unit(text, flux):
     assert fits_unit(text, times="Angstrom") == flux
+
+
+def test_per_frequency_and_spaxel() -> None:
+    """3 Jy at 6600 Angstrom: c / wavelength**2 = 6.882e14 Hz / Angstrom."""
+    conversion = per_wavelength("Jy/spaxel", np.array([6600.0]))
+    assert conversion is not None
+    np.testing.assert_allclose(3.0 * np.asarray(conversion.factor), 2.0647e-12, rtol=1e-4)
