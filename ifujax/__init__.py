@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from ifujax.images.filters import HstFilter, hst_filter_info
     from ifujax.images.regrid import images_aligned, regrid_like, rescale_like
     from ifujax.images.wideband import bandpass_image, read_filter_curve
-    from ifujax.inference.declarations import Bounded, Fixed, Tied
     from ifujax.inference.joint import fit_joint
     from ifujax.inference.least_squares import fit_batch
     from ifujax.inference.linear import solve_linear
     from ifujax.inference.observations import Observations
     from ifujax.inference.options import LeastSquaresOptions
-    from ifujax.inference.parameters import ParameterSpace
-    from ifujax.inference.priors import HalfNormal, LogNormal, Normal
+    from ifujax.inference.parameter_space.declarations import Bounded, Fixed, Tied
+    from ifujax.inference.parameter_space.priors import HalfNormal, LogNormal, Normal
+    from ifujax.inference.parameter_space.space import ParameterSpace
     from ifujax.inference.results import FitResult
     from ifujax.inference.sampling.draws import Draws
     from ifujax.inference.sampling.options import SamplingOptions
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 _HOME = {
     "apply_corrections": "images.corrections",
     "bandpass_image": "images.wideband",
-    "Bounded": "inference.declarations",
+    "Bounded": "inference.parameter_space.declarations",
     "ComponentFit": "lines.selection.results",
     "ContinuumOptions": "lines.config",
     "Cube": "data.cube",
@@ -86,8 +86,8 @@ _HOME = {
     "FitOptions": "lines.config",
     "FitResult": "inference.results",
     "FittedValue": "photometry.results",
-    "Fixed": "inference.declarations",
-    "HalfNormal": "inference.priors",
+    "Fixed": "inference.parameter_space.declarations",
+    "HalfNormal": "inference.parameter_space.priors",
     "hst_filter_info": "images.filters",
     "HstFilter": "images.filters",
     "IfujaxWarning": "errors",
@@ -101,13 +101,13 @@ _HOME = {
     "Line": "lines.config",
     "load_fit": "lines.products.load",
     "LoadedFit": "lines.products.loaded",
-    "LogNormal": "inference.priors",
+    "LogNormal": "inference.parameter_space.priors",
     "LSF": "lines.config",
     "MoffatPSF": "models.psf",
-    "Normal": "inference.priors",
+    "Normal": "inference.parameter_space.priors",
     "Observations": "inference.observations",
     "LeastSquaresOptions": "inference.options",
-    "ParameterSpace": "inference.parameters",
+    "ParameterSpace": "inference.parameter_space.space",
     "photometry_table": "photometry.table",
     "PhotometryOptions": "photometry.config",
     "POSTERIOR_FLAGS": "inference.status",
@@ -129,7 +129,7 @@ _HOME = {
     "SpectrumPosterior": "lines.posteriors.spectrum",
     "StarPhotometry": "photometry.results",
     "STATUS_FLAGS": "inference.status",
-    "Tied": "inference.declarations",
+    "Tied": "inference.parameter_space.declarations",
     "UsageError": "errors",
     "WARN_FLAGS": "inference.status",
 }

@@ -21,7 +21,7 @@ from ifujax.errors import UsageError
 from ifujax.inference.cholesky import solve_spd
 from ifujax.inference.nonnegative import solve_nonnegative
 from ifujax.inference.options import LeastSquaresOptions
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.space import ParameterSpace
 
 _MANY_INPUTS = 64
 _REWEIGHTINGS = 60

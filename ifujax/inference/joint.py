@@ -24,11 +24,11 @@ from ifujax.inference.arrow import Arrow, Pair
 from ifujax.inference.batching import choose_devices, padded, run_blocks, usable_cores
 from ifujax.inference.evaluation import Block, add_priors, as_model, evaluate, gram, linearise, loss, n_linear, reweighted
 from ifujax.inference.joint_result import JointResult
-from ifujax.inference.joint_space import JointSpace, empty_space
 from ifujax.inference.levenberg_marquardt import FIRST_DAMPING
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import LeastSquaresOptions
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.joint import JointSpace, empty_space
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.runner import inside_line
 from ifujax.inference.starts import pack_starts

@@ -12,7 +12,7 @@ from ifujax.inference.evaluation import as_model
 from ifujax.inference.levenberg_marquardt import CONVERGED, FAILED
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import DEFAULT_OPTIONS, LeastSquaresOptions
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.results import FitResult
 from ifujax.inference.runner import Runner
 from ifujax.inference.starts import Rivals, lowest_ends, pack_starts

@@ -20,7 +20,7 @@ from jax import lax
 from ifujax.errors import UsageError
 from ifujax.inference import status as bits
 from ifujax.inference.batching import choose_devices
-from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
+from ifujax.inference.parameter_space.space import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.runner import inside_line
 from ifujax.inference.starts import pack_starts

@@ -16,7 +16,7 @@ from ifujax.inference.cholesky import solve_spd
 from ifujax.inference.evaluation import Block, Evaluation, add_priors, as_model, box_of, evaluate, linearise, loss
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import DEFAULT_OPTIONS, LeastSquaresOptions
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.runner import Runner
 from ifujax.inference.uncertainty import covariance_of
 

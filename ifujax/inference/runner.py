@@ -19,7 +19,7 @@ from ifujax.inference.levenberg_marquardt import FAILED, FIRST_DAMPING, RUNNING,
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.packed import Packed
-from ifujax.inference.parameters import ParameterSpace, UnconstrainedSpace
+from ifujax.inference.parameter_space.space import ParameterSpace, UnconstrainedSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.race import BEHIND, give_up, give_up_high_ends
 from ifujax.inference.residuals import N_ABSORBED, SAMPLE, absorption, absorption_of_two

@@ -13,7 +13,7 @@ import numpy as np
 from ifujax.errors import UsageError, unknown
 from ifujax.inference import status as bits
 from ifujax.inference.levenberg_marquardt import CONVERGED, FAILED, RUNNING
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.precision import working_precision
 
 _SAME = 1e-3

@@ -17,7 +17,7 @@ from ifujax.inference.least_squares import evaluate_batch, fit_batch
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import LeastSquaresOptions
 from ifujax.inference.parabola import errors_hold
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.residuals import N_ABSORBED, N_SUMS
 from ifujax.inference.results import FitResult
 from ifujax.inference.subtracted import Subtracted

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ifujax.errors import UsageError, unknown
-from ifujax.inference.declarations import Bounded, Declaration, Tied
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Tied
 
 Noise = Literal["given", "scaled", "correlated"]
 Shape = Literal["gaussian", "gauss_hermite", "lorentzian", "voigt"]

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from ifujax.inference import status as bits
-from ifujax.inference.declarations import Bounded
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.declarations import Bounded
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.results import FitResult
 from ifujax.inference.starts import RIVAL, UNSURE
 from ifujax.lines.line_spectra import line_spectra

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ifujax.errors import IfujaxWarning, UsageError
-from ifujax.inference.constraints import parse
-from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.constraints import parse
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Fixed, Tied
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.lines.config import LSF, SHAPE_PARAMETERS, EmissionModel, Kinematics, Line, LineFitConfig
 from ifujax.models.doppler import C_KMS
 from ifujax.models.emission import EmissionSpectrum

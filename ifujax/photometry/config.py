@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from ifujax.errors import UsageError
-from ifujax.inference.declarations import Bounded, Declaration, Fixed
 from ifujax.inference.options import Loss
-from ifujax.inference.priors import Normal
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Fixed
+from ifujax.inference.parameter_space.priors import Normal
 from ifujax.models.psf import PSF, SMALLEST_BETA, ImagePSF, MoffatPSF
 from ifujax.photometry.forward.reference import EDGE, Sampling
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from ifujax.errors import DataError, UsageError
 from ifujax.inference import status as bits
-from ifujax.inference.declarations import Bounded, Fixed
 from ifujax.inference.joint import fit_joint
 from ifujax.inference.joint_result import JointResult
 from ifujax.inference.observations import Observations
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.declarations import Bounded, Fixed
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.models.psf import SMALLEST_BETA, MoffatPSF
 from ifujax.models.scene import Reference, SceneModel
 from ifujax.photometry.config import FWHM_LIMITS, LARGEST_BETA, START_BETA, START_FWHM, PhotometryOptions

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from ifujax.errors import UsageError
-from ifujax.inference.declarations import Bounded
 from ifujax.inference.least_squares import fit_batch
 from ifujax.inference.observations import Observations
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.declarations import Bounded
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.subtracted import Subtracted
 from ifujax.inference.uncertainty import Derived
 

@@ -12,7 +12,7 @@ import ifujax
 from ifujax import simulate
 from ifujax.errors import DataError, UsageError
 from ifujax.inference import status as bits
-from ifujax.inference.declarations import Bounded, Fixed, Tied
+from ifujax.inference.parameter_space.declarations import Bounded, Fixed, Tied
 from ifujax.lines.chunk import ChunkFitter
 from ifujax.lines.config import EmissionModel, EquivalentWidthOptions, FitOptions, Kinematics, Line, LineFitConfig
 from ifujax.lines.starts.declared import declared_start, moment_start

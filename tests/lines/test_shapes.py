@@ -11,7 +11,7 @@ from scipy.special import voigt_profile
 import ifujax
 from ifujax.data.cube import Cube
 from ifujax.errors import UsageError
-from ifujax.inference.declarations import Bounded, Fixed, Tied
+from ifujax.inference.parameter_space.declarations import Bounded, Fixed, Tied
 from ifujax.lines.config import EmissionModel, FitOptions, Kinematics, Line, LineFitConfig
 from ifujax.simulate.profiles import SPEED_OF_LIGHT, velocity_of
 

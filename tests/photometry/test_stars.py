@@ -16,7 +16,7 @@ import ifujax
 from ifujax.data.image import Image
 from ifujax.errors import DataError, UsageError
 from ifujax.inference import status as bits
-from ifujax.inference.priors import Normal
+from ifujax.inference.parameter_space.priors import Normal
 from ifujax.photometry.config import PhotometryOptions
 from ifujax.photometry.stars.fit import NAMES, Star, fit_stars, star_pixels
 from ifujax.photometry.stars.models import PER_PIXEL, filtered_profile

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ifujax.inference.parameters import Structure
+from ifujax.inference.parameter_space.space import Structure
 
 
 @dataclass(frozen=True)

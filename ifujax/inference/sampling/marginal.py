@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.space import ParameterSpace
+from ifujax.inference.parameter_space.truncated import truncated_normal
 from ifujax.inference.sampling.blocks import Split
 from ifujax.inference.sampling.targets import Gaussian, Target, integrate, log_likelihood, prior_precision, whitened_design
-from ifujax.inference.truncated import truncated_normal
 
 _FLAT = 1e3
 """Sigma of a Gaussian that counts as flat, in widths of its box."""

@@ -12,7 +12,7 @@ from ifujax.errors import UsageError
 from ifujax.inference.evaluation import as_model, n_linear
 from ifujax.inference.observations import Observations, spread_axes
 from ifujax.inference.options import LeastSquaresOptions
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.precision import dtype_of
 from ifujax.inference.results import FitResult
 from ifujax.inference.sampling.blocks import Split, split

@@ -15,7 +15,7 @@ from ifujax.inference import status as bits
 from ifujax.inference.batching import choose_devices, padded, run_blocks
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import DEFAULT_OPTIONS, LeastSquaresOptions
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.precision import dtype_of, working_precision
 from ifujax.inference.results import FitResult
 from ifujax.inference.sampling.chains import run_chains

@@ -20,7 +20,7 @@ from ifujax.inference.least_squares import evaluate_batch
 from ifujax.inference.levenberg_marquardt import FAILED
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import LeastSquaresOptions
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.precision import working_precision
 from ifujax.inference.runner import Runner
 from ifujax.inference.sampling.laplace import laplace

@@ -18,7 +18,7 @@ from jax import Array
 from ifujax.inference.cholesky import factorise, substitute
 from ifujax.inference.evaluation import design_columns
 from ifujax.inference.options import LeastSquaresOptions
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.space import ParameterSpace
 
 
 @partial(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ifujax.errors import UsageError
-from ifujax.inference.constraints import dependency_order
-from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
+from ifujax.inference.parameter_space.constraints import dependency_order
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Fixed, Tied
 from ifujax.lines.config import Kinematics, Line
 from ifujax.lines.dialect.features import MODEL_NAMES, OWN, Feature, Note, assign_owners, model_name, resolve
 from ifujax.lines.dialect.grammar import Constraint, Reference, Triple, read_constraint

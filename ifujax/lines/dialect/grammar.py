@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ifujax.errors import UsageError, unknown
-from ifujax.inference.constraints import Expression, parse
+from ifujax.inference.parameter_space.constraints import Expression, parse
 from ifujax.inference.precision import working_precision
 from ifujax.lines.dialect.values import Unreadable, number, quoted
 

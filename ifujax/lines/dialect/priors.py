@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ifujax.errors import UsageError, nearest, unknown
-from ifujax.inference.declarations import Bounded, Declaration, Tied
-from ifujax.inference.priors import HalfNormal, LogNormal, Normal, support_of
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Tied
+from ifujax.inference.parameter_space.priors import HalfNormal, LogNormal, Normal, support_of
 from ifujax.lines.dialect.of_2018 import dispersion_of, velocity_at, velocity_per_angstrom
 from ifujax.lines.dialect.values import Unreadable, number
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from ifujax.inference.constraints import Expression, parse
-from ifujax.inference.declarations import Bounded, Tied
+from ifujax.inference.parameter_space.constraints import Expression, parse
+from ifujax.inference.parameter_space.declarations import Bounded, Tied
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.ifscube.adapt import difference_step
 from ifujax.lines.ifscube.packing import Packing

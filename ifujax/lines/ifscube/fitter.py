@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from ifujax.data.cube import Cube
-from ifujax.inference.declarations import Bounded, Declaration, Fixed
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Fixed
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.results import FitResult
 from ifujax.inference.status import AT_BOUND
 from ifujax.lines.chunk import ChunkFitter, ChunkResult, Guess

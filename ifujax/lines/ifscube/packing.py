@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ifujax.inference.batching import padded
-from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Fixed, Tied
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.precision import working_precision
 from ifujax.lines.config import SHAPE_PARAMETERS, Line
 from ifujax.lines.ifscube.stopping import Moves

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Fixed, Tied
 from ifujax.lines.chunk import ChunkFitter, ChunkResult
 from ifujax.lines.collection import Collection
 from ifujax.lines.config import Line

@@ -13,7 +13,7 @@ import numpy as np
 from ifujax.inference.batching import padded
 from ifujax.inference.least_squares import evaluate_batch, fit_batch
 from ifujax.inference.observations import Observations
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.results import FitResult
 from ifujax.inference.sampling.options import SamplingOptions
 from ifujax.inference.sampling.sample import sample_batch

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ifujax.inference.parameters import Entry, ParameterSpace
+from ifujax.inference.parameter_space.priors import HalfNormal, Normal
+from ifujax.inference.parameter_space.space import Entry, ParameterSpace
 from ifujax.inference.precision import working_precision
-from ifujax.inference.priors import HalfNormal, Normal
 from ifujax.lines.setup import Setup
 from ifujax.models.doppler import C_KMS
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ifujax.inference.declarations import Bounded, Fixed
+from ifujax.inference.parameter_space.declarations import Bounded, Fixed
 from ifujax.lines.setup import Setup
 from ifujax.models.doppler import C_KMS
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from ifujax.inference.declarations import Bounded, Fixed
+from ifujax.inference.parameter_space.declarations import Bounded, Fixed
 from ifujax.inference.precision import working_precision
 from ifujax.lines.setup import Setup
 

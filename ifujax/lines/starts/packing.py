@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ifujax.inference.declarations import Bounded
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.declarations import Bounded
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.starts import pack_starts
 from ifujax.lines.setup import VELOCITY_SCALE, Setup
 from ifujax.lines.starts.search import Starts

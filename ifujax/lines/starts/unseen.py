@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ifujax.inference.declarations import Bounded
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.declarations import Bounded
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.lines.setup import Setup, followers
 from ifujax.lines.starts.search import StartFinder, Starts
 

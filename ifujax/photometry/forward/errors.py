@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ifujax.inference.options import LeastSquaresOptions
-from ifujax.inference.priors import Normal
+from ifujax.inference.parameter_space.priors import Normal
 from ifujax.models.psf import SMALLEST_BETA, MoffatPSF
 from ifujax.photometry.config import PhotometryOptions
 from ifujax.photometry.forward.noise import correlated, noisy, residual_correlation

@@ -14,7 +14,7 @@ from ifujax.inference import status as bits
 from ifujax.inference.least_squares import fit_batch
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import LeastSquaresOptions
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.precision import working_precision
 from ifujax.inference.results import FitResult
 from ifujax.models.psf import ellipse_of

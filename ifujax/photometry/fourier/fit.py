@@ -15,11 +15,11 @@ import numpy as np
 
 from ifujax.errors import DataError, UsageError
 from ifujax.inference import status as bits
-from ifujax.inference.declarations import Bounded, Declaration, Fixed
 from ifujax.inference.joint import fit_joint
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import LeastSquaresOptions
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Fixed
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.photometry.config import PhotometryOptions
 from ifujax.photometry.detection import DETECTED, PLAIN, gain_of, noise_power, search_of, without_place
 from ifujax.photometry.forward.noise import reach_of, residual_correlation

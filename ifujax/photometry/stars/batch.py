@@ -13,13 +13,13 @@ import numpy as np
 from ifujax.errors import UsageError
 from ifujax.inference import status as bits
 from ifujax.inference.batching import pad_pixels
-from ifujax.inference.declarations import Bounded, Declaration, Fixed
 from ifujax.inference.least_squares import fit_batch
 from ifujax.inference.observations import Observations
 from ifujax.inference.options import LeastSquaresOptions
-from ifujax.inference.parameters import ParameterSpace
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Fixed
+from ifujax.inference.parameter_space.priors import Prior
+from ifujax.inference.parameter_space.space import ParameterSpace
 from ifujax.inference.precision import working_precision
-from ifujax.inference.priors import Prior
 from ifujax.inference.results import FitResult
 from ifujax.models.psf import SMALLEST_BETA
 from ifujax.photometry.config import Noise

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ifujax.errors import IfujaxWarning, UsageError
-from ifujax.inference.declarations import Bounded, Fixed, Tied
+from ifujax.inference.parameter_space.declarations import Bounded, Fixed, Tied
 from ifujax.lines.config import LSF
 from ifujax.lines.dialect import parse_config, read_config
 from ifujax.lines.dialect.assembly import MULTI_STARTS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ifujax.errors import IfujaxWarning
-from ifujax.inference.declarations import Bounded, Fixed, Tied
+from ifujax.inference.parameter_space.declarations import Bounded, Fixed, Tied
 from ifujax.inference.precision import working_precision
 from ifujax.lines.config import LineFitConfig
 from ifujax.lines.dialect import parse_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ifujax.errors import IfujaxWarning
-from ifujax.inference.declarations import Bounded, Fixed, Tied
+from ifujax.inference.parameter_space.declarations import Bounded, Fixed, Tied
 from ifujax.lines.config import FitOptions, Kinematics, VelocityWidthOptions
 from ifujax.lines.dialect import parse_config
 from tests.lines.dialect.dialect_texts import FIT, HA, N2, config, ha, line, refusal

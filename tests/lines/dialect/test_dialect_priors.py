@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ifujax.errors import IfujaxWarning
-from ifujax.inference.declarations import Bounded
-from ifujax.inference.priors import HalfNormal, LogNormal, Normal
+from ifujax.inference.parameter_space.declarations import Bounded
+from ifujax.inference.parameter_space.priors import HalfNormal, LogNormal, Normal
 from ifujax.lines.dialect import parse_config
 from ifujax.lines.dialect.of_2018 import velocity_at
 from ifujax.lines.setup import prepare

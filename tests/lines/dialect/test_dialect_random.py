@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ifujax.errors import IfujaxWarning, UsageError
-from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
-from ifujax.inference.priors import HalfNormal, LogNormal, Normal
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Fixed, Tied
+from ifujax.inference.parameter_space.priors import HalfNormal, LogNormal, Normal
 from ifujax.lines.config import (
     SHAPE_PARAMETERS,
     ContinuumOptions,

@@ -11,7 +11,7 @@ import pytest
 
 import ifujax
 from ifujax.errors import DataError, IfujaxWarning
-from ifujax.inference.declarations import Bounded
+from ifujax.inference.parameter_space.declarations import Bounded
 from ifujax.inference.status import AT_BOUND
 from ifujax.io.demo import minicube_path
 from ifujax.lines.config import LineFitConfig

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from ifujax import simulate
-from ifujax.inference.declarations import Bounded, Tied
+from ifujax.inference.parameter_space.declarations import Bounded, Tied
 from ifujax.inference.sampling.draws import Draws
 from ifujax.inference.sampling.options import SamplingOptions
 from ifujax.inference.status import DIVERGENT, FEW_EFFECTIVE, NO_DRAWS, UNEVEN_WEIGHTS

@@ -9,7 +9,7 @@ import pytest
 
 import ifujax
 from ifujax.errors import UsageError
-from ifujax.inference.priors import HalfNormal, Normal
+from ifujax.inference.parameter_space.priors import HalfNormal, Normal
 from ifujax.lines.chunk import ChunkFitter
 from ifujax.lines.config import LSF
 from ifujax.lines.posteriors.default_priors import CONTINUUM_NOISES, STRENGTH_NOISES, DefaultPriors, default_priors

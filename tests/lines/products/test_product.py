@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ifujax import simulate
 from ifujax.errors import DataError, UsageError
-from ifujax.inference.declarations import Bounded, Tied
+from ifujax.inference.parameter_space.declarations import Bounded, Tied
 from ifujax.inference.status import NO_DATA, SKIPPED, STATUS_FLAGS, WARN_FLAGS
 from ifujax.io import streamed
 from ifujax.lines.config import LSF, EmissionModel, Kinematics, Line

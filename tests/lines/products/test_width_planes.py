@@ -10,7 +10,7 @@ from astropy.io import fits
 
 import ifujax
 from ifujax import simulate
-from ifujax.inference.declarations import Bounded
+from ifujax.inference.parameter_space.declarations import Bounded
 from ifujax.lines.config import EmissionModel, FitOptions, Kinematics, Line, LineFitConfig, VelocityWidthOptions
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ifujax.errors import UsageError
-from ifujax.inference.priors import (
+from ifujax.inference.parameter_space.priors import (
     HalfNormal,
     LogNormal,
     Normal,

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import erfcx, log_ndtr, logsumexp, ndtr
 
-from ifujax.inference.truncated import truncated_normal
+from ifujax.inference.parameter_space.truncated import truncated_normal
 
 _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 _FARTHEST = 1e15

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ifujax.inference.priors import number_text, spelled
-from ifujax.inference.space_priors import Place, places
-from ifujax.inference.structure import Entry
+from ifujax.inference.parameter_space.priors import number_text, spelled
+from ifujax.inference.parameter_space.space_priors import Place, places
+from ifujax.inference.parameter_space.structure import Entry
 
 if TYPE_CHECKING:
-    from ifujax.inference.parameters import ParameterSpace
+    from ifujax.inference.parameter_space.space import ParameterSpace
 
 _HEAD = ("parameter", "bounds", "prior", "fixed or tied")
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ifujax.errors import UsageError
-from ifujax.inference.constraints import Expression, parse
-from ifujax.inference.declarations import Bounded, Declaration, Fixed, Tied
-from ifujax.inference.distributions import Recipe
-from ifujax.inference.priors import PriorKind, kind_of
+from ifujax.inference.parameter_space.constraints import Expression, parse
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Fixed, Tied
+from ifujax.inference.parameter_space.distributions import Recipe
+from ifujax.inference.parameter_space.priors import PriorKind, kind_of
 
 
 @dataclass(frozen=True)

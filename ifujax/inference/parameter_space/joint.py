@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ifujax.inference.parameters import ParameterSpace, Structure, UnconstrainedSpace
+from ifujax.inference.parameter_space.space import ParameterSpace, Structure, UnconstrainedSpace
 
 
 def empty_space() -> ParameterSpace:

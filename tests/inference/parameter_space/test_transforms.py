@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ifujax.inference.transforms import box_kind, from_line, to_line
+from ifujax.inference.parameter_space.transforms import box_kind, from_line, to_line
 
 BOXES = {"both": (-2.0, 5.0), "lower": (1.5, np.inf), "upper": (-np.inf, 3.0), "none": (-np.inf, np.inf)}
 Z = np.array([-8.0, -1.0, 0.0, 0.3, 4.0])

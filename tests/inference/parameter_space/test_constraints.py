@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifujax import UsageError
-from ifujax.inference.constraints import dependency_order, parse
+from ifujax.inference.parameter_space.constraints import dependency_order, parse
 
 KNOWN = ("a", "b", "n2 [6583].flux")
 

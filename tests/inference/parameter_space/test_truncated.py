@@ -9,8 +9,8 @@ import pytest
 from scipy.special import log_ndtr, ndtri_exp
 from scipy.stats import norm, truncnorm
 
+from ifujax.inference.parameter_space.truncated import log_ndtri, truncated_normal
 from ifujax.inference.precision import working_precision
-from ifujax.inference.truncated import log_ndtri, truncated_normal
 
 ENDS = [-200.0, -40.0, -8.0, -3.0, -0.5, 0.0, 0.3, 2.0, 8.0, 40.0, 200.0]
 U = [1e-9, 1e-3, 0.2, 0.5, 0.9, 0.999, 1 - 1e-9]

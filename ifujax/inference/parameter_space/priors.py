@@ -147,7 +147,7 @@ def support_of(prior: Any) -> tuple[float, float]:
 def mass_within(prior: Any, lower: Any, upper: Any) -> Any:
     """Return the share of a prior between bounds, a number or one for each of its numbers."""
     if kind_of(prior) == "distribution":
-        from ifujax.inference.distributions import cdf_at
+        from ifujax.inference.parameter_space.distributions import cdf_at
 
         return cdf_at(prior, upper) - cdf_at(prior, lower)
     mean, sigma = location_and_scale(prior)
@@ -174,7 +174,7 @@ def check_prior(prior: Any, lower: Any, upper: Any) -> None:
         prior with next to no mass within the bounds.
     """
     if kind_of(prior) == "distribution":
-        from ifujax.inference.distributions import check_distribution
+        from ifujax.inference.parameter_space.distributions import check_distribution
 
         check_distribution(prior)
     share = mass_within(prior, lower, upper)

@@ -17,15 +17,15 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ifujax.errors import UsageError, unknown
-from ifujax.inference import space_priors
-from ifujax.inference.constraints import dependency_order
-from ifujax.inference.declarations import Bounded, Declaration, Fixed
-from ifujax.inference.describe import describe_space
-from ifujax.inference.distributions import numbers_of
-from ifujax.inference.inheritance import with_inherited_bounds
-from ifujax.inference.priors import Prior, location_and_scale
-from ifujax.inference.structure import Entry, Structure, entry_of, moving_kind
-from ifujax.inference.transforms import BoxKind, box_kind, from_line, to_line
+from ifujax.inference.parameter_space import space_priors
+from ifujax.inference.parameter_space.constraints import dependency_order
+from ifujax.inference.parameter_space.declarations import Bounded, Declaration, Fixed
+from ifujax.inference.parameter_space.describe import describe_space
+from ifujax.inference.parameter_space.distributions import numbers_of
+from ifujax.inference.parameter_space.inheritance import with_inherited_bounds
+from ifujax.inference.parameter_space.priors import Prior, location_and_scale
+from ifujax.inference.parameter_space.structure import Entry, Structure, entry_of, moving_kind
+from ifujax.inference.parameter_space.transforms import BoxKind, box_kind, from_line, to_line
 
 __all__ = ["Entry", "ParameterSpace", "Structure", "UnconstrainedSpace"]
 

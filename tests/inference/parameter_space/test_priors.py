@@ -27,8 +27,8 @@ from ifujax import (
     UsageError,
     fit_batch,
 )
-from ifujax.inference.densities import log_normal_mass
-from ifujax.inference.priors import spelled
+from ifujax.inference.parameter_space.densities import log_normal_mass
+from ifujax.inference.parameter_space.priors import spelled
 
 
 @dataclass(frozen=True)

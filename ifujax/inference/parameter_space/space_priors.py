@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ifujax.errors import UsageError, unknown
-from ifujax.inference import densities
-from ifujax.inference.distributions import Recipe, numbers_of
-from ifujax.inference.priors import Prior, check_prior, kind_of, location_and_scale, support_of
-from ifujax.inference.structure import Entry, Structure, moving_kind
+from ifujax.inference.parameter_space import densities
+from ifujax.inference.parameter_space.distributions import Recipe, numbers_of
+from ifujax.inference.parameter_space.priors import Prior, check_prior, kind_of, location_and_scale, support_of
+from ifujax.inference.parameter_space.structure import Entry, Structure, moving_kind
 
 if TYPE_CHECKING:
-    from ifujax.inference.parameters import ParameterSpace
+    from ifujax.inference.parameter_space.space import ParameterSpace
 
 
 @dataclass(frozen=True)

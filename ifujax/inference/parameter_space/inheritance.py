@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ifujax.errors import UsageError
-from ifujax.inference.declarations import Declaration, Fixed, Tied
+from ifujax.inference.parameter_space.declarations import Declaration, Fixed, Tied
 
 if TYPE_CHECKING:
-    from ifujax.inference.structure import Entry
+    from ifujax.inference.parameter_space.structure import Entry
 
 
 def with_inherited_bounds(
