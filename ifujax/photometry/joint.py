@@ -300,10 +300,9 @@ def _spaces(
         )
     declared = [options.declarations(*each.shift) for each in prepared]
     names = [name for name in declared[0] if name not in ("fwhm", "beta")]
-    spaces = [ParameterSpace.build({name: each[name] for name in names}, scale=_known(names)) for each in declared]
-    batch = len(prepared)
-    sides = {side: np.stack([getattr(space, side) for space in spaces]) for side in ("lower", "upper")}
-    local = replace(spaces[0].broadcast(batch), **sides)
+    local = ParameterSpace.stack(
+        [ParameterSpace.build({name: each[name] for name in names}, scale=_known(names)) for each in declared]
+    )
     start = {"width": np.array(START_FWHM), "slope": np.array(0.0), "beta": np.array(START_BETA)}
     free = {entry.name for space in (local,) for entry in space.structure.free}
     start = {name: value for name, value in start.items() if not isinstance(shared[name], Fixed)}

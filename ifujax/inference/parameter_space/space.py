@@ -120,6 +120,38 @@ class ParameterSpace:
         arrays = [np.asarray(values, dtype=np.float64) for values in (lower, upper, scales, fixed, means, sigmas, numbers)]
         return cls(structure, *arrays)
 
+    @classmethod
+    def stack(cls, spaces: Sequence[ParameterSpace]) -> ParameterSpace:
+        """Return spaces of one form as one, with a leading batch axis: bounds and other numbers of each fit are its own.
+
+        Parameters
+        ----------
+        spaces : sequence of ParameterSpace
+            The space of each fit, without a batch axis.
+
+        Raises
+        ------
+        UsageError
+            For no spaces at all, or spaces that differ in more than numbers.
+
+        Examples
+        --------
+        >>> from ifujax import Bounded, ParameterSpace
+        >>> spaces = [ParameterSpace.build({"dx": Bounded(middle - 1, middle + 1)}) for middle in (0.0, 0.5)]
+        >>> ParameterSpace.stack(spaces).lower
+        array([[-1. ],
+               [-0.5]])
+        """
+        if not spaces:
+            raise UsageError("spaces must hold one space or more; got none.")
+        for each in spaces:
+            if each.structure != spaces[0].structure:
+                raise UsageError(
+                    "spaces must have the same parameters, declared in the same way; got spaces of different structure. "
+                    "Fit those of each structure by themselves."
+                )
+        return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *spaces)
+
     def with_scale(self, scale: ArrayLike) -> ParameterSpace:
         """Return a copy with another `scale`, (n,) or (batch, n)."""
         return replace(self, scale=np.asarray(scale, dtype=np.float64))

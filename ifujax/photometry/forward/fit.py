@@ -88,10 +88,7 @@ def make_group(prepared: Sequence[Prepared], model: SceneModel, options: Photome
         names = Reference.__dataclass_fields__
         coords = Reference(**{n: np.stack([getattr(c, n) for c in every]) if n in own else getattr(coords, n) for n in names})
         axes = Reference(**{n: 0 if n in own else None for n in names})
-    declared = [options.declarations(*each.shift) for each in prepared]
-    first = ParameterSpace.build(declared[0], scale=SCALES)
-    spaces = [ParameterSpace.build(each) for each in declared]
-    space = replace(first.broadcast(batch), **{side: np.stack([getattr(s, side) for s in spaces]) for side in ("lower", "upper")})
+    space = ParameterSpace.stack([ParameterSpace.build(options.declarations(*each.shift), scale=SCALES) for each in prepared])
     start = {
         "dx": np.array([each.shift[0] for each in prepared]),
         "dy": np.array([each.shift[1] for each in prepared]),

@@ -138,3 +138,16 @@ def test_numbers_per_fit():
     assert wide.fixed.shape == (5, 1)
     with pytest.raises(UsageError, match="parameter numbers"):
         space.with_scale(np.ones((4, 1))).broadcast(5)
+
+
+def test_spaces_of_one_form_are_stacked():
+    spaces = [ParameterSpace.build({"a": Bounded(low, 9.0), "b": Fixed(low)}, scale={"a": 2.0}) for low in (0.0, 1.0, 2.0)]
+    stacked = ParameterSpace.stack(spaces)
+    assert stacked.structure == spaces[0].structure
+    np.testing.assert_array_equal(stacked.lower, [[0.0], [1.0], [2.0]])
+    np.testing.assert_array_equal(stacked.fixed, [[0.0], [1.0], [2.0]])
+    np.testing.assert_array_equal(stacked.scale, np.full((3, 1), 2.0))
+    with pytest.raises(UsageError, match="different structure"):
+        ParameterSpace.stack([spaces[0], ParameterSpace.build({"a": Bounded(0.0)})])
+    with pytest.raises(UsageError, match="got none"):
+        ParameterSpace.stack([])
