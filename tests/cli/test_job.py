@@ -234,6 +234,6 @@ def test_progress_counts_what_the_job_counts(folder, capsys, monkeypatch):
 
     extraction().run(work, identify)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "ifujax: extract 3 of 3"
+    assert lines[0] == "ifujax: extracting 3 of 3"
     assert lines[1].startswith("ifujax: trace 4 of 4, ")
     assert lines[1].endswith(" slits/s")
