@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ifujax.inference.joint import fit_joint
     from ifujax.inference.least_squares import fit_batch
     from ifujax.inference.linear import solve_linear
+    from ifujax.inference.minimize import MinimizeResult, minimize_batch
     from ifujax.inference.observations import Observations
     from ifujax.inference.options import LeastSquaresOptions
     from ifujax.inference.parameter_space.declarations import Bounded, Fixed, Tied
@@ -103,6 +104,8 @@ _HOME = {
     "LoadedFit": "lines.products.loaded",
     "LogNormal": "inference.parameter_space.priors",
     "LSF": "lines.config",
+    "minimize_batch": "inference.minimize",
+    "MinimizeResult": "inference.minimize",
     "MoffatPSF": "models.psf",
     "Normal": "inference.parameter_space.priors",
     "Observations": "inference.observations",
@@ -165,6 +168,7 @@ __all__ = [
     "Line",
     "LoadedFit",
     "LogNormal",
+    "MinimizeResult",
     "MoffatPSF",
     "Normal",
     "Observations",
@@ -196,6 +200,7 @@ __all__ = [
     "images_aligned",
     "iterate_image_photometry",
     "load_fit",
+    "minimize_batch",
     "photometry_table",
     "read_catalog",
     "read_config",

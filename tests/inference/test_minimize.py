@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from ifujax import Bounded, Normal, ParameterSpace, UsageError
+from ifujax import Bounded, Fixed, Normal, ParameterSpace, Tied, UsageError, minimize_batch
 from ifujax.inference import status as bits
-from ifujax.inference.minimize import minimize_batch
 
 SPACE = ParameterSpace.build({"rate": Bounded(0), "time": Bounded(0.1, 10), "floor": Bounded(0, 100)})
 START = {"rate": 30.0, "time": 1.0, "floor": 1.0}
@@ -57,6 +56,43 @@ def test_agrees_with_scipy(data, method, max_iter):
         best = minimize(objective, [50, 1.3, 20], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10, "maxiter": 5000})
         assert fit.value[row] == pytest.approx(best.fun, rel=1e-7)
         np.testing.assert_allclose([fit.params[name][row] for name in ("rate", "time", "floor")], best.x, rtol=5e-3)
+
+
+def test_errors_are_those_of_the_curvature(data):
+    """The curvature of Poisson counts is known in closed form; ties and fixed values follow it, and the truth lies within."""
+    space = ParameterSpace.build(
+        {
+            "rate": Bounded(0),
+            "time": Fixed(1.3),
+            "floor": Bounded(0, 100),
+            "twice": Tied("2 * rate"),
+        },
+        scale={"rate": 30.0},
+    )
+    fit = minimize_batch(poisson, space, {"rate": 30.0, "floor": 1.0}, data=data, tolerance=1e-3)
+    assert fit.covariance_names == ("rate", "floor")
+    assert (fit.status == 0).all()
+    assert (fit.warn == 0).all()
+    for row in range(6):
+        shape = np.stack([np.exp(-data["t"][row] / 1.3), np.ones(40)])
+        mean = fit.params["rate"][row] * shape[0] + fit.params["floor"][row]
+        expected = np.linalg.inv(shape * data["counts"][row] / mean**2 @ shape.T)
+        np.testing.assert_allclose(fit.covariance[row], expected, rtol=1e-6)
+        np.testing.assert_allclose(fit.error["rate"][row], np.sqrt(expected[0, 0]), rtol=1e-6)
+    np.testing.assert_allclose(fit.error["twice"], 2 * fit.error["rate"])
+    assert (fit.error["time"] == 0).all()
+    assert (np.abs(fit.params["rate"] - 50) < 4 * fit.error["rate"]).all()
+    assert (np.abs(fit.params["floor"] - 20) < 4 * fit.error["floor"]).all()
+
+
+def test_what_is_at_a_bound_or_not_felt_is_said(data):
+    space = ParameterSpace.build({"rate": Bounded(0), "time": Fixed(1.3), "floor": Bounded(25, 100), "idle": Bounded(0, 1)})
+    fit = minimize_batch(poisson, space, {"rate": 30.0, "floor": 40.0, "idle": 0.5}, data=data, tolerance=0.01)
+    assert (fit.status == 0).all()
+    assert (fit.warn == bits.AT_BOUND.value | bits.UNCONSTRAINED.value).all()
+    np.testing.assert_allclose(fit.params["floor"], 25.0, atol=0.01)
+    assert np.isnan(fit.error["idle"]).all()
+    assert np.isfinite(fit.error["rate"]).all()
 
 
 def test_bad_rows_priors_and_limits(data):
